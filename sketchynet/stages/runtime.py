@@ -1,0 +1,134 @@
+"""What a stage needs from whatever runs it.
+
+A stage trains one network. It is handed a :class:`Runtime` and knows nothing of processes, Ray or MLflow:
+the same stage code runs in this process (:class:`LocalRuntime`) and on a cluster
+(``sketchynet.distributed``).
+
+Data-parallel training follows one rule: every worker embeds its share of the global batch, gathers the
+embeddings of all workers, and computes the loss of the whole global batch. Gradients flow into a worker's
+own rows only and are summed over the workers, which gives the gradient of the single-process loss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import torch
+
+__all__ = ["LocalRuntime", "Report", "RolloutRequest", "RolloutResult", "Runtime"]
+
+
+@dataclass(frozen=True)
+class Report:
+    """One message of a stage to whoever keeps the records (picklable)."""
+
+    stage: str
+    """Name of the stage, e.g. ``"teacher-0"``."""
+    kind: Literal["start", "metrics", "artifact", "end"]
+    step: int = 0
+    """Epoch that the metrics belong to."""
+    metrics: dict[str, float] = field(default_factory=dict)
+    payload: dict[str, Any] = field(default_factory=dict)
+    """``start``: the stage's parameters and ``epochs``; ``artifact``: ``path``; ``end``: ``status``."""
+
+
+@dataclass(frozen=True)
+class RolloutRequest:
+    """Choices of the policy that want a reward; n of them.
+
+    A choice is addressed by numbers alone, so that a request is small: the worker that answers holds the
+    sketches, the frozen students and their galleries.
+    """
+
+    sketches: np.ndarray
+    """int64 (n,): index of the sketch in the paired set."""
+    views: np.ndarray
+    """int64 (n,): number of the seeded augmentation of that sketch; 0 is the sketch as drawn."""
+    canvases: np.ndarray
+    """int64 (n,): index of the chosen canvas."""
+
+    def __len__(self) -> int:
+        return len(self.sketches)
+
+    def part(self, rows: slice | np.ndarray) -> RolloutRequest:
+        """The request for some of the rows."""
+        return RolloutRequest(self.sketches[rows], self.views[rows], self.canvases[rows])
+
+
+@dataclass(frozen=True)
+class RolloutResult:
+    """What the choices of a :class:`RolloutRequest` led to, row by row."""
+
+    ranks: np.ndarray
+    """int64 (n,): rank of the true photo, from 1."""
+    triplets: np.ndarray
+    """float32 (n,): triplet loss against the nearest other photo of the gallery."""
+
+    @classmethod
+    def join(cls, parts: Iterable[RolloutResult]) -> RolloutResult:
+        """Results of consecutive parts, put together."""
+        listed = list(parts)
+        if not listed:
+            return cls(np.zeros(0, np.int64), np.zeros(0, np.float32))
+        return cls(np.concatenate([p.ranks for p in listed]), np.concatenate([p.triplets for p in listed]))
+
+
+Rollout = Callable[[RolloutRequest], RolloutResult]
+
+
+class Runtime(Protocol):
+    """The services that a stage is handed."""
+
+    rank: int
+    world_size: int
+    device: torch.device
+
+    def gather(self, rows: torch.Tensor) -> torch.Tensor:
+        """Rows of all workers, (sum of n, ...), in rank order; gradient flows into this worker's rows only.
+
+        The number of rows may differ between workers and may be zero.
+        """
+
+    def sum_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
+        """Replaces every ``.grad`` by its sum over the workers (a missing one counts as zero)."""
+
+    def average_buffers(self, module: torch.nn.Module) -> None:
+        """Replaces floating-point buffers (running statistics) by their mean over the workers."""
+
+    def barrier(self) -> None:
+        """Waits until every worker is here."""
+
+    def report(self, report: Report) -> None:
+        """Hands a report to the keeper of the records; only rank 0's reports are kept."""
+
+
+class LocalRuntime:
+    """Runs a stage alone in this process."""
+
+    rank = 0
+    world_size = 1
+
+    def __init__(
+        self, *, device: str | torch.device = "cpu", listener: Callable[[Report], None] | None = None
+    ) -> None:
+        self.device = torch.device(device)
+        self._listener = listener
+
+    def gather(self, rows: torch.Tensor) -> torch.Tensor:
+        return rows
+
+    def sum_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
+        return None
+
+    def average_buffers(self, module: torch.nn.Module) -> None:
+        return None
+
+    def barrier(self) -> None:
+        return None
+
+    def report(self, report: Report) -> None:
+        if self._listener is not None:
+            self._listener(report)
