@@ -1,0 +1,63 @@
+# `make demo` and `make test` create the environment they need in .venv and run.
+# They need Python >= 3.11 and a C++ compiler; everything else comes from PyPI.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+BUILD_INPUTS := setup.py pyproject.toml constraints.txt CMakeLists.txt \
+	$(wildcard csrc/*.cpp csrc/*.hpp csrc/raster/*.cpp csrc/raster/*.hpp)
+SANITIZED := build/sanitized
+
+# One gloo or OpenMP thread a worker: the workers themselves fill the cores.
+export OMP_NUM_THREADS ?= 1
+export RAY_USAGE_STATS_ENABLED := 0
+
+.PHONY: demo test check lint sanitize clean
+.DELETE_ON_ERROR:
+
+demo: $(VENV)/.demo
+	$(BIN)/sketchynet train demo --workers 2
+
+test: $(VENV)/.dev
+	$(BIN)/pytest -q
+	$(MAKE) lint
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+check: test sanitize
+	$(BIN)/pytest -q -m slow
+
+# The drawing tests again, over the extension built with the address and undefined-behaviour sanitizers.
+# Leak detection is off: the interpreter itself never frees everything.
+sanitize: $(VENV)/.dev
+	rm -rf $(SANITIZED) && mkdir -p $(SANITIZED)/sketchynet
+	cp -r sketchynet/*.py $(SANITIZED)/sketchynet/
+	$(BIN)/cmake -S . -B $(SANITIZED)/cmake -GNinja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja \
+		-DCMAKE_BUILD_TYPE=Release -DSKETCHYNET_SANITIZE=ON \
+		-DCMAKE_LIBRARY_OUTPUT_DIRECTORY=$(abspath $(SANITIZED))/sketchynet \
+		-DPython_EXECUTABLE=$(abspath $(BIN))/python \
+		-Dpybind11_DIR=$$($(BIN)/python -m pybind11 --cmakedir)
+	$(BIN)/cmake --build $(SANITIZED)/cmake
+	LD_PRELOAD="$$($${CXX:-c++} -print-file-name=libasan.so) $$($${CXX:-c++} -print-file-name=libstdc++.so)" \
+		ASAN_OPTIONS=detect_leaks=0 SKETCHYNET_EXPECT_CORE=$(abspath $(SANITIZED)) PYTHONPATH=$(SANITIZED) \
+		$(BIN)/pytest -q tests/test_sketch.py tests/test_raster.py tests/test_simplify.py
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Python 3.11 or newer is needed; name one with: make PYTHON=python3.11"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: $(BIN)/python $(BUILD_INPUTS)
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[all]'
+	touch $@
+
+$(VENV)/.dev: $(BIN)/python $(BUILD_INPUTS)
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]' \
+		cmake ninja 'pybind11>=3,<4'
+	touch $@ $(VENV)/.demo
+
+clean:
+	rm -rf $(VENV) build *.egg-info sketchynet/_core*.so
