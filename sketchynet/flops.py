@@ -1,0 +1,130 @@
+"""Floating-point operations and parameters, in the paper's convention.
+
+FLOPs = 2 x (convolution multiply-adds + convolution-bias outputs + 2 x batch-norm outputs + ReLU outputs
++ max-pool inputs): exactly the published 40.18 G of VGG-16 features and 0.833 G of MobileNetV2 features at
+256x256. A linear layer counts like a convolution, every other activation like a ReLU; global pooling,
+additions of skips and unit length are not counted. Networks are counted as what they execute: folded batch
+norms cost a convolution bias.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sketchynet.models import CANVASES, CanvasSelector, Embedder, Ensemble, build_from_config
+from sketchynet.models.norm import FoldedNorm, PrivateBatchNorm
+from sketchynet.models.selector import POINT_FEATURES
+
+_ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.SiLU, nn.GELU, nn.Hardswish, nn.Hardsigmoid, nn.Sigmoid, nn.Tanh)
+
+
+def count_parameters(module: nn.Module) -> int:
+    """Parameters of the network as published, trained or frozen.
+
+    A folded batch norm counts as before folding (weight and bias), so that a network's size does not depend
+    on how it was trained.
+    """
+    folded = sum(m.num_features for m in module.modules() if isinstance(m, FoldedNorm))
+    return sum(p.numel() for p in module.parameters()) + folded
+
+
+def _operations(module: nn.Module, inputs: Tensor, output: Tensor) -> int:
+    """Half of a layer's FLOPs for one call."""
+    if isinstance(module, nn.Conv2d):
+        kernel = module.kernel_size[0] * module.kernel_size[1] * module.in_channels // module.groups
+        return output.numel() * (kernel + (module.bias is not None))
+    if isinstance(module, nn.Linear):
+        return output.numel() * (module.in_features + (module.bias is not None))
+    if isinstance(module, (nn.BatchNorm2d, PrivateBatchNorm)):
+        return 2 * output.numel()
+    if isinstance(module, _ACTIVATIONS):
+        return output.numel()
+    if isinstance(module, nn.MaxPool2d):
+        return inputs.numel()
+    return 0
+
+
+@contextmanager
+def _counting(network: nn.Module) -> Iterator[list[int]]:
+    total = [0]
+
+    def count(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        total[0] += 2 * _operations(module, inputs[0], output)
+
+    leaves = [m for m in network.modules() if next(m.children(), None) is None]
+    hooks = [m.register_forward_hook(count) for m in leaves]
+    try:
+        yield total
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def embedder_flops(network: Embedder | Ensemble, size: int) -> int:
+    """FLOPs of embedding one size x size image.
+
+    An ensemble costs the sum of its members, twice with flips. Any size is taken, a canvas of the network or not.
+    """
+    if isinstance(network, Ensemble):
+        times = 2 if network.flip else 1
+        return times * sum(embedder_flops(m, size) for m in network.members if isinstance(m, Embedder))
+    with torch.device("meta"):  # shapes alone: nothing is computed
+        twin = build_from_config(network.config)
+        assert isinstance(twin, Embedder)
+        twin.eval()
+        with _counting(twin) as total, torch.no_grad():
+            twin(torch.zeros(1, 3, size, size), 0)
+    return total[0]
+
+
+def selector_flops(selector: CanvasSelector, steps: int) -> int:
+    """FLOPs of choosing a canvas for a sketch of `steps` points.
+
+    A GRU step has 3 H (5 + H) multiply-adds, 6 H biases and 7 H gate operations (three activations, the
+    reset product and the update's two products and sum); the linear layer H K multiply-adds and K biases.
+    """
+    hidden = selector.hidden
+    step = 3 * hidden * (POINT_FEATURES + hidden) + 6 * hidden + 7 * hidden
+    return 2 * (steps * step + (hidden + 1) * selector.num_canvases)
+
+
+@dataclass(frozen=True)
+class NetworkCost:
+    """One row of the cost table."""
+
+    network: str
+    parameters: int
+    gflops: dict[int, float]  # by canvas side; a selector's own cost does not depend on it
+
+
+def flops_table(
+    teacher: Embedder | Ensemble,
+    student: Embedder,
+    selector: CanvasSelector,
+    *,
+    steps: int,
+    sizes: Sequence[int] = CANVASES,
+) -> list[NetworkCost]:
+    """Parameters and GFLOPs of the full network, V1, the selector at `steps` points, and V2 at each canvas."""
+
+    def cost(network: Embedder | Ensemble) -> dict[int, float]:
+        return {size: embedder_flops(network, size) / 1e9 for size in sizes}
+
+    choice = selector_flops(selector, steps) / 1e9
+    student_cost, student_size = cost(student), count_parameters(student)
+    return [
+        NetworkCost("full network", count_parameters(teacher), cost(teacher)),
+        NetworkCost("SketchyNetV1", student_size, student_cost),
+        NetworkCost("selector", count_parameters(selector), dict.fromkeys(sizes, choice)),
+        NetworkCost(
+            "SketchyNetV2",
+            student_size + count_parameters(selector),
+            {size: value + choice for size, value in student_cost.items()},
+        ),
+    ]

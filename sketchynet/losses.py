@@ -1,0 +1,152 @@
+"""Losses and policy-gradient terms: pure functions of tensors.
+
+Shapes: B pairs of a sketch and its photo, D embedding size, K canvases, G gallery photos, S samples a sketch.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sketchynet.errors import InputError
+from sketchynet.ops import pairwise_distance, relational_huber
+
+
+def triplet_rows(
+    distance: Tensor, target: Tensor, negative: Tensor, *, margin: float, mining: str = "all"
+) -> Tensor:
+    """Triplet loss of each row, max(0, margin + d(s, p) - d(s, n)): (..., B).
+
+    Args:
+        distance: (..., B, G), sketches against photos.
+        target: int64 (B,), the column of each sketch's own photo.
+        negative: bool (B, G), the columns that show another photo.
+        mining: "all" averages over a row's negatives, "hard" takes the nearest. Rows without one give 0.
+    """
+    true = distance.gather(-1, target[:, None].expand(*distance.shape[:-1], 1))
+    hinge = (margin + true - distance).clamp(min=0.0).masked_fill(~negative, 0.0)
+    if mining == "all":
+        return hinge.sum(dim=-1) / negative.sum(dim=-1).clamp(min=1)
+    if mining == "hard":  # the nearest negative has the largest hinge
+        return hinge.amax(dim=-1)
+    raise InputError(f"mining {mining!r} is unknown: choose 'all' or 'hard'")
+
+
+def _different(content: Tensor) -> Tensor:
+    return content[:, None] != content[None, :]
+
+
+def triplet_loss(
+    sketch: Tensor, photo: Tensor, content: Tensor, *, margin: float, mining: str = "all"
+) -> Tensor:
+    """In-batch triplet loss (paper: L_tri), a scalar; sketch (B, D) or (K, B, D), photo (B, D).
+
+    Row i of both is pair i; `content`, int64 (B,), keeps photos of the same picture from being negatives.
+    The mean over sketches, and canvases, that have a negative; 0 where none has one.
+    """
+    negative = _different(content)
+    target = torch.arange(len(photo), device=photo.device)
+    rows = triplet_rows(pairwise_distance(sketch, photo), target, negative, margin=margin, mining=mining)
+    counted = negative.any(dim=-1).expand(rows.shape)
+    return (rows * counted).sum() / counted.sum().clamp(min=1)
+
+
+def contrastive_loss(
+    sketch: Tensor,
+    photo: Tensor,
+    content: Tensor,
+    *,
+    temperature: float | Tensor,
+    similarity: str = "distance",
+    symmetric: bool = False,
+) -> Tensor:
+    """InfoNCE of sketches (B, D) or (K, B, D) against the photos (B, D) of the batch, a scalar.
+
+    Logits are the negative Euclidean distance or, with similarity "cosine", the cosine, over the temperature.
+    Other photos of the same `content` are left out. `symmetric` averages with photos against sketches.
+    """
+    if similarity == "distance":
+        logits = -pairwise_distance(sketch, photo)
+    elif similarity == "cosine":
+        logits = F.normalize(sketch, dim=-1) @ F.normalize(photo, dim=-1).T
+    else:
+        raise InputError(f"similarity {similarity!r} is unknown: choose 'distance' or 'cosine'")
+    own = torch.eye(len(photo), dtype=torch.bool, device=photo.device)
+    logits = (logits / temperature).masked_fill(~(_different(content) | own), float("-inf"))
+    loss = -logits.log_softmax(dim=-1).diagonal(dim1=-2, dim2=-1).mean()
+    if symmetric:
+        loss = 0.5 * (loss - logits.log_softmax(dim=-2).diagonal(dim1=-2, dim2=-1).mean())
+    return loss
+
+
+def student_loss(
+    teacher_sketch: Tensor,
+    teacher_photo: Tensor,
+    student_sketch: Tensor,
+    student_photo: Tensor,
+    content: Tensor,
+    *,
+    lambda_triplet: float,
+    margin: float,
+    mining: str = "all",
+    weights: tuple[float, float, float] = (1.0, 1.0, 1.0),
+    delta: float = 1.0,
+    normalize: bool = False,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """SketchyNetV1's objective, lambda L_tri + (1 - lambda) L_RKD, averaged over canvases.
+
+    Teacher (B, Dt) twice, student sketches (K, B, Ds) and photos (B, Ds). Returns the loss, L_tri and L_RKD.
+    """
+    triplet = triplet_loss(student_sketch, student_photo, content, margin=margin, mining=mining)
+    relational = relational_huber(
+        teacher_sketch,
+        teacher_photo,
+        student_sketch,
+        student_photo,
+        content=content,
+        weights=weights,
+        delta=delta,
+        normalize=normalize,
+    )
+    return lambda_triplet * triplet + (1.0 - lambda_triplet) * relational, triplet, relational
+
+
+def reward(
+    rank: Tensor,
+    triplet: Tensor,
+    flops_fraction: Tensor,
+    *,
+    lambda_flops: float,
+    lambda_rank: float,
+    lambda_triplet: float,
+) -> Tensor:
+    """The paper's reward R = lambda_F R_comp + (1 - lambda_F) R_acc, of the shape of its (broadcast) arguments.
+
+    R_comp = -flops_fraction (FLOPs of the chosen canvas over those of the largest),
+    R_acc = lambda_r / rank - lambda_tri L_tri.
+    """
+    accuracy = lambda_rank / rank.to(triplet.dtype) - lambda_triplet * triplet
+    return -lambda_flops * flops_fraction + (1.0 - lambda_flops) * accuracy
+
+
+def leave_one_out_baseline(rewards: Tensor) -> Tensor:
+    """For each of S >= 2 samples of a sketch the mean reward of its other samples: (S, B) to (S, B)."""
+    if rewards.ndim != 2 or len(rewards) < 2:
+        raise InputError(f"a leave-one-out baseline needs rewards (S, B) with S >= 2; got {tuple(rewards.shape)}")
+    return (rewards.sum(dim=0) - rewards) / (len(rewards) - 1)
+
+
+def reinforce_loss(log_probabilities: Tensor, rewards: Tensor, baseline: Tensor | float = 0.0) -> Tensor:
+    """REINFORCE (paper: L_PG): -mean of log p(c|s) (R - baseline); any shapes that agree; no gradient into R."""
+    if log_probabilities.shape != rewards.shape:
+        raise InputError(
+            f"log-probabilities {tuple(log_probabilities.shape)} and rewards {tuple(rewards.shape)} must agree"
+        )
+    return -(log_probabilities * (rewards - baseline).detach()).mean()
+
+
+def policy_entropy(logits: Tensor) -> Tensor:
+    """Mean entropy in nats of the policies with logits (B, K); subtract a multiple of it to keep exploring."""
+    log_probabilities = logits.log_softmax(dim=-1)
+    return -(log_probabilities.exp() * log_probabilities).sum(dim=-1).mean()

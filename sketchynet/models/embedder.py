@@ -1,0 +1,195 @@
+"""Siamese embedders: one network for sketches at several canvases and for photos.
+
+Shapes: B batch, S canvas side, H and W photo height and width, D embedding size.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sketchynet.errors import InputError
+from sketchynet.models.backbones import build_backbone
+from sketchynet.models.inputs import photo_input, sketch_input
+from sketchynet.models.norm import PrivateBatchNorm, convert_norms, set_domain
+from sketchynet.models.pooling import build_pooling
+
+CANVASES = (32, 64, 128, 256)
+
+
+class Embedder(nn.Module):
+    """Backbone features, global pooling and, where asked for, a projection and unit length.
+
+    Args:
+        backbone: a name of `build_backbone`.
+        canvases: the sketch canvas sides in pixels that the network serves.
+        norm: treatment of batch norms (`sketchynet.models.norm`).
+        pooling: "avg", "max" or "gem".
+        normalize: scale embeddings to unit length.
+        projection: size of a linear layer behind the pooling; none by default, as in the paper.
+
+    `dim` is the embedding size D, `config` the plain dict that `build_from_config` builds the same network from.
+    """
+
+    def __init__(
+        self,
+        backbone: str = "mobilenet_v2",
+        *,
+        canvases: Sequence[int] = CANVASES,
+        norm: str = "private",
+        pooling: str = "avg",
+        normalize: bool = False,
+        projection: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.canvases = tuple(int(side) for side in canvases)
+        if not self.canvases or len(set(self.canvases)) < len(self.canvases) or min(self.canvases) < 8:
+            raise InputError(f"canvases {self.canvases} must be distinct sides of 8 pixels or more")
+        if projection is not None and projection < 1:
+            raise InputError(f"projection {projection} must be at least 1, or None for no projection")
+        self.config: dict[str, Any] = {
+            "kind": "embedder",
+            "backbone": backbone,
+            "canvases": list(self.canvases),
+            "norm": norm,
+            "pooling": pooling,
+            "normalize": normalize,
+            "projection": projection,
+        }
+        self.norm = norm
+        self.normalize = normalize
+        self.backbone = build_backbone(backbone)
+        channels = self.backbone.out_channels
+        convert_norms(self.backbone, norm, num_domains=1 + len(self.canvases))
+        self.pooling = build_pooling(pooling)
+        self.projection = nn.Identity() if projection is None else nn.Linear(channels, projection)
+        self.dim = channels if projection is None else projection
+
+    def domain(self, side: int) -> int:
+        """The batch-norm domain of a sketch canvas; photos are domain 0."""
+        if side in self.canvases:
+            return 1 + self.canvases.index(side)
+        raise InputError(f"a {side}x{side} canvas has no statistics here: this network serves {self.canvases}")
+
+    def embed_sketches(self, canvas: Tensor) -> Tensor:
+        """Embed ink coverage, uint8 (B, S, S) with S one of `canvases`, to (B, D)."""
+        image = sketch_input(canvas)
+        return self.forward(image, self.domain(image.shape[-1]))
+
+    def embed_photos(self, photos: Tensor) -> Tensor:
+        """Embed RGB photos, uint8 (B, H, W, 3), to (B, D)."""
+        return self.forward(photo_input(photos), 0)
+
+    def forward(self, image: Tensor, domain: int) -> Tensor:
+        """Embed normalised images (B, 3, H, W) of one batch-norm domain to (B, D)."""
+        stem = next(p for p in self.backbone.parameters() if p.ndim == 4)
+        # Convolutions are fast only where input and weights share a memory format.
+        channels_last = stem.is_contiguous(memory_format=torch.channels_last)
+        layout = torch.channels_last if channels_last else torch.contiguous_format
+        image = image.to(dtype=stem.dtype, memory_format=layout)
+        set_domain(self.backbone, domain)
+        features = self.backbone(image)
+        if features.dtype in (torch.bfloat16, torch.float16) and stem.dtype == torch.float32:
+            features = features.float()  # autocast: distances need the full precision
+        embedding = self.projection(self.pooling(features))
+        return F.normalize(embedding, dim=1) if self.normalize else embedding
+
+
+class Ensemble(nn.Module):
+    """Several embedders as one: unit-length member embeddings joined and divided by sqrt(members).
+
+    Embeddings have unit length, so distances lie in [0, 2]. With `flip`, a member's embedding is the mean
+    direction of the image and its mirror image.
+    """
+
+    def __init__(self, members: Sequence[Embedder], flip: bool = False) -> None:
+        super().__init__()
+        if not members:
+            raise InputError("an ensemble needs at least one member")
+        self.members = nn.ModuleList(members)
+        self.flip = flip
+        self.dim = sum(member.dim for member in members)
+        common = set(members[0].canvases).intersection(*(member.canvases for member in members))
+        self.canvases = tuple(side for side in members[0].canvases if side in common)
+        self.config: dict[str, Any] = {
+            "kind": "ensemble",
+            "flip": flip,
+            "members": [member.config for member in members],
+        }
+
+    def _join(self, image: Tensor, width_axis: int, embed: Callable[[Embedder, Tensor], Tensor]) -> Tensor:
+        parts = []
+        mirrored = image.flip(width_axis) if self.flip else None
+        for member in self.members:
+            assert isinstance(member, Embedder)
+            part = F.normalize(embed(member, image), dim=1)
+            if mirrored is not None:
+                part = F.normalize(part + F.normalize(embed(member, mirrored), dim=1), dim=1)
+            parts.append(part)
+        return torch.cat(parts, dim=1) / math.sqrt(len(parts))
+
+    def embed_sketches(self, canvas: Tensor) -> Tensor:
+        """Embed ink coverage, uint8 (B, S, S), to (B, D)."""
+        return self._join(canvas, 2, Embedder.embed_sketches)
+
+    def embed_photos(self, photos: Tensor) -> Tensor:
+        """Embed RGB photos, uint8 (B, H, W, 3), to (B, D)."""
+        return self._join(photos, 2, Embedder.embed_photos)
+
+
+def calibrate_statistics(embedder: Embedder, batches: Iterable[Tensor]) -> None:
+    """Recompute the running statistics as plain averages over `batches`.
+
+    A batch is what the embedder embeds: canvases uint8 (B, S, S) or photos uint8 (B, H, W, 3). Private
+    statistics of domains without a batch stay as they are; shared ones average over all batches. Without
+    running statistics (frozen, folded, or no batch norm) nothing changes.
+    """
+    norms = [m for m in embedder.modules() if isinstance(m, PrivateBatchNorm) or type(m) is nn.BatchNorm2d]
+    momenta = [norm.momentum for norm in norms]
+    training = {module: module.training for module in embedder.modules()}
+    seen: set[int] = set()
+    embedder.train()
+    try:
+        for norm in norms:
+            norm.momentum = None  # cumulative average
+            if isinstance(norm, nn.BatchNorm2d):
+                norm.reset_running_stats()
+        with torch.no_grad():
+            for batch in batches:
+                domain = 0 if batch.ndim == 4 else embedder.domain(batch.shape[-1])
+                if domain not in seen:
+                    for norm in norms:
+                        if isinstance(norm, PrivateBatchNorm):
+                            norm.reset_running_stats(domain)
+                    seen.add(domain)
+                if domain == 0:
+                    embedder.embed_photos(batch)
+                else:
+                    embedder.embed_sketches(batch)
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+        for module, mode in training.items():
+            module.training = mode
+
+
+def embedder_from_config(config: Mapping[str, Any]) -> Embedder | Ensemble:
+    """Build the embedder or ensemble, with random weights, that `config` describes."""
+    options = dict(config)
+    kind = options.pop("kind", None)
+    try:
+        if kind == "embedder":
+            return Embedder(**options)
+        if kind == "ensemble":
+            members = [embedder_from_config(member) for member in options.pop("members")]
+            if all(isinstance(member, Embedder) for member in members):
+                return Ensemble([m for m in members if isinstance(m, Embedder)], **options)
+            raise InputError("an ensemble's members must be embedders, not ensembles")
+    except (TypeError, KeyError) as error:
+        raise InputError(f"the {kind} configuration {dict(config)} does not fit this version: {error}") from error
+    raise InputError(f"network kind {kind!r} is unknown: expected 'embedder' or 'ensemble'")

@@ -1,0 +1,168 @@
+"""Batch norms for one network that serves several kinds of image.
+
+Sketches at different canvases and photos have different statistics. Running averages shared between them
+fit none: such a network trains well and evaluates at chance. Four treatments (`NORMS`):
+
+private  affine shared, running statistics kept for each domain (as in resolution-switchable networks);
+         domain 0 is the photo, domain 1 + k the k-th canvas
+frozen   statistics and affine fixed as in evaluation; gradients pass through
+folded   frozen, and multiplied into the convolution before it: the convolution and its new bias train.
+         Needs pretrained weights: a folded network has no normalisation left to start from random ones
+shared   plain batch norm
+
+Shapes: B batch, C channels, N domains.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sketchynet.errors import InputError
+
+NORMS = ("private", "frozen", "folded", "shared")
+
+
+class PrivateBatchNorm(nn.Module):
+    """Batch norm over (B, C, H, W) with one affine and private running statistics for each of N domains.
+
+    Buffers: `running_mean` and `running_var` (N, C), `num_batches_tracked` (N,). A plain batch norm's entries
+    (C,) load into every domain. `momentum=None` makes the running statistics a cumulative average.
+    """
+
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+
+    def __init__(
+        self, num_features: int, num_domains: int, *, eps: float = 1e-5, momentum: float | None = 0.1
+    ) -> None:
+        super().__init__()
+        self.num_features = num_features
+        self.num_domains = num_domains
+        self.eps = eps
+        self.momentum = momentum
+        self.domain = 0
+        self.weight = nn.Parameter(torch.ones(num_features))
+        self.bias = nn.Parameter(torch.zeros(num_features))
+        self.register_buffer("running_mean", torch.zeros(num_domains, num_features))
+        self.register_buffer("running_var", torch.ones(num_domains, num_features))
+        self.register_buffer("num_batches_tracked", torch.zeros(num_domains, dtype=torch.int64))
+
+    def reset_running_stats(self, domain: int) -> None:
+        """Forget the statistics of one domain."""
+        self.running_mean[domain].zero_()
+        self.running_var[domain].fill_(1.0)
+        self.num_batches_tracked[domain].zero_()
+
+    def forward(self, x: Tensor) -> Tensor:
+        factor = 0.0
+        if self.training:
+            self.num_batches_tracked[self.domain].add_(1)
+            count = self.num_batches_tracked[self.domain]
+            factor = 1.0 / float(count) if self.momentum is None else self.momentum
+        mean, var = self.running_mean[self.domain], self.running_var[self.domain]
+        return F.batch_norm(x, mean, var, self.weight, self.bias, self.training, factor, self.eps)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        for name in ("running_mean", "running_var", "num_batches_tracked"):
+            value, own = state_dict.get(prefix + name), getattr(self, name)
+            if value is not None and value.shape == own.shape[1:]:
+                state_dict[prefix + name] = value.expand(own.shape)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def extra_repr(self) -> str:
+        return f"{self.num_features}, num_domains={self.num_domains}, eps={self.eps}, momentum={self.momentum}"
+
+
+class FrozenBatchNorm(nn.BatchNorm2d):
+    """Batch norm that behaves as in evaluation in both modes; its affine takes no gradient."""
+
+    def __init__(self, num_features: int, *, eps: float = 1e-5) -> None:
+        super().__init__(num_features, eps=eps)
+        self.requires_grad_(False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
+
+
+class FoldedNorm(nn.Identity):
+    """Stands where a batch norm was folded away, so that the layers after it keep their names.
+
+    `num_features` lets the parameter count stay that of the network as published: folding turns the norm's
+    weight and bias (2 C) into one convolution bias (C).
+    """
+
+    def __init__(self, num_features: int) -> None:
+        super().__init__()
+        self.num_features = num_features
+
+
+def fold_pair(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
+    """Return one convolution equal to `norm(conv(x))` in evaluation mode; keeps the memory format."""
+    if norm.running_mean is None or norm.running_var is None:
+        raise InputError("a batch norm without running statistics cannot be folded: choose norm='shared'")
+    with torch.no_grad():
+        scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+        bias = norm.bias - norm.running_mean * scale
+        if conv.bias is not None:
+            bias = bias + conv.bias * scale
+        conv.weight.mul_(scale.view(-1, 1, 1, 1))
+    conv.bias = nn.Parameter(bias.detach().clone())
+    return conv
+
+
+def fold_norms(network: nn.Module) -> nn.Module:
+    """Fold every batch norm into the convolution before it, in place."""
+    for parent in list(network.modules()):
+        if not isinstance(parent, nn.Sequential):
+            continue
+        for i in range(len(parent) - 1):
+            conv, norm = parent[i], parent[i + 1]
+            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                fold_pair(conv, norm)
+                parent[i + 1] = FoldedNorm(norm.num_features)
+    left = [name for name, module in network.named_modules() if isinstance(module, nn.BatchNorm2d)]
+    if left:
+        raise InputError(f"batch norm {left[0]} follows no convolution and cannot be folded: choose norm='frozen'")
+    return network
+
+
+def convert_norms(network: nn.Module, norm: str, num_domains: int) -> nn.Module:
+    """Give a network built with plain batch norms the treatment `norm`, in place, before weights are loaded."""
+    if norm not in NORMS:
+        raise InputError(f"norm {norm!r} is unknown: choose one of {', '.join(NORMS)}")
+    if norm == "shared":
+        return network
+    for path, parent in list(network.named_modules()):
+        for name, child in list(parent.named_children()):
+            if not isinstance(child, nn.BatchNorm2d):
+                continue
+            if type(child) is not nn.BatchNorm2d:
+                raise InputError(
+                    f"norm {norm!r} does not know {type(child).__name__} ({path}.{name}): choose norm='shared'"
+                )
+            new: nn.Module
+            if norm == "private":
+                new = PrivateBatchNorm(child.num_features, num_domains, eps=child.eps, momentum=child.momentum)
+            else:
+                new = FrozenBatchNorm(child.num_features, eps=child.eps)
+            new.load_state_dict(child.state_dict())
+            setattr(parent, name, new)
+    return fold_norms(network) if norm == "folded" else network
+
+
+def set_domain(network: nn.Module, domain: int) -> None:
+    """Let every private norm of `network` use the statistics of `domain`."""
+    for module in network.modules():
+        if isinstance(module, PrivateBatchNorm):
+            module.domain = domain
+
+
+def is_plain_state(state: Mapping[str, Tensor]) -> bool:
+    """Whether a state dict still holds batch norms, that is, was not saved from a folded network."""
+    return any(key.endswith("running_mean") for key in state)

@@ -1,0 +1,42 @@
+"""Global pooling: features (B, C, H, W) to (B, C)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from sketchynet.errors import InputError
+
+POOLINGS = ("avg", "max", "gem")
+
+
+class AveragePool(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean(dim=(2, 3))
+
+
+class MaxPool(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.amax(dim=(2, 3))
+
+
+class GeneralisedMean(nn.Module):
+    """Generalised mean (GeM) with one trained exponent p: average at p = 1, towards the maximum as p grows."""
+
+    def __init__(self, exponent: float = 3.0, floor: float = 1e-6) -> None:
+        super().__init__()
+        self.exponent = nn.Parameter(torch.tensor(exponent))
+        self.floor = floor  # keeps the power and its gradient finite where a feature is zero
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.clamp(min=self.floor).pow(self.exponent).mean(dim=(2, 3)).pow(1.0 / self.exponent)
+
+
+def build_pooling(name: str) -> nn.Module:
+    if name == "avg":
+        return AveragePool()
+    if name == "max":
+        return MaxPool()
+    if name == "gem":
+        return GeneralisedMean()
+    raise InputError(f"pooling {name!r} is unknown: choose one of {', '.join(POOLINGS)}")

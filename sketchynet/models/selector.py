@@ -1,0 +1,89 @@
+"""The canvas selector: a recurrent policy over the vector sketch (paper: SketchyNetV2).
+
+Shapes: B batch, T points, K canvases, H hidden size.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence
+
+from sketchynet.errors import InputError
+from sketchynet.raster import simplify
+from sketchynet.sketch import SketchBatch
+
+POINT_FEATURES = 5
+
+
+class CanvasSelector(nn.Module):
+    """One-layer GRU over (x, y, pen down, pen up, end), last hidden state, linear layer: logits over canvases.
+
+    Hidden 128 and four canvases give 52,356 parameters.
+    """
+
+    def __init__(self, num_canvases: int = 4, hidden: int = 128) -> None:
+        super().__init__()
+        if num_canvases < 1 or hidden < 1:
+            raise InputError(f"num_canvases {num_canvases} and hidden {hidden} must both be at least 1")
+        self.num_canvases = num_canvases
+        self.hidden = hidden
+        self.config: dict[str, Any] = {"kind": "selector", "num_canvases": num_canvases, "hidden": hidden}
+        self.gru = nn.GRU(POINT_FEATURES, hidden, batch_first=True)
+        self.head = nn.Linear(hidden, num_canvases)
+
+    def forward(self, points: Tensor, lengths: Tensor) -> Tensor:
+        """Map points, float (B, T, 5), and their true lengths, int64 (B,) in 1..T, to logits (B, K)."""
+        if points.ndim != 3 or points.shape[-1] != POINT_FEATURES:
+            raise InputError(f"selector points are float (B, T, 5); got shape {tuple(points.shape)}")
+        counts = lengths.cpu()
+        if counts.shape != points.shape[:1] or bool(((counts < 1) | (counts > points.shape[1])).any()):
+            raise InputError(f"selector lengths must be {len(points)} numbers in 1..{points.shape[1]}; got {counts}")
+        # Packing ends each sequence at its own last point, so that padding cannot change a choice.
+        packed = pack_padded_sequence(points, counts, batch_first=True, enforce_sorted=False)
+        last = self.gru(packed)[1][0]
+        return self.head(last)
+
+
+def _shorten(batch: SketchBatch, tolerance: float, max_points: int) -> SketchBatch:
+    """Simplify with `tolerance`, doubled for as long as a sketch keeps more than `max_points` points."""
+    parts = [batch[i] for i in range(len(batch))]
+    waiting = np.arange(len(batch))
+    while len(waiting) > 0:
+        simplified = simplify(SketchBatch.from_sketches([parts[i] for i in waiting]), tolerance)
+        for row, i in enumerate(waiting):
+            parts[i] = simplified[row]
+        waiting = np.array([i for i in waiting if parts[i].num_points > max_points], dtype=np.int64)
+        if tolerance >= 1.0:
+            break  # every stroke is down to its ends
+        tolerance = min(1.0, max(2.0 * tolerance, 1e-3))
+    return SketchBatch.from_sketches(parts)
+
+
+def selector_input(batch: SketchBatch, *, tolerance: float, max_points: int) -> tuple[Tensor, Tensor]:
+    """Turn sketches into the selector's input: points float32 (B, T, 5), zero behind the end, and lengths (B,).
+
+    A row is x, y in the unit frame and the one-hot pen state behind that point: down (the stroke goes on),
+    up (it ends) or end (the sketch ends). Douglas-Peucker with `tolerance` (unit frame) shortens the sketch;
+    where more than `max_points` remain the tolerance doubles until they fit, and of a sketch of very many
+    strokes, whose ends alone are too many, evenly spaced points are kept.
+    """
+    if tolerance < 0 or max_points < 2:
+        raise InputError(f"tolerance {tolerance} must not be negative and max_points {max_points} at least 2")
+    short = _shorten(batch, tolerance, max_points)
+    rows = []
+    for i in range(len(short)):
+        sketch = short[i]
+        row = np.zeros((sketch.num_points, POINT_FEATURES), dtype=np.float32)
+        row[:, :2] = sketch.points
+        row[:, 2] = 1.0
+        row[sketch.stroke_offsets[1:] - 1, 2:4] = (0.0, 1.0)
+        if len(row) > max_points:
+            row = row[np.linspace(0, len(row) - 1, max_points).round().astype(np.int64)]
+        row[-1, 2:] = (0.0, 0.0, 1.0)
+        rows.append(torch.from_numpy(row))
+    lengths = torch.tensor([len(row) for row in rows], dtype=torch.int64)
+    return nn.utils.rnn.pad_sequence(rows, batch_first=True), lengths

@@ -1,0 +1,16 @@
+"""Distance operators: each a public function with its eager reference beside it."""
+
+from __future__ import annotations
+
+from sketchynet.ops.match_rank import match_rank, match_rank_eager
+from sketchynet.ops.pairwise_distance import pairwise_distance, pairwise_distance_eager
+from sketchynet.ops.relational_huber import relational_huber, relational_huber_eager
+
+__all__ = [
+    "match_rank",
+    "match_rank_eager",
+    "pairwise_distance",
+    "pairwise_distance_eager",
+    "relational_huber",
+    "relational_huber_eager",
+]

@@ -1,0 +1,125 @@
+"""Retrieval metrics: rank within a category, Acc@q, mean reciprocal rank and bootstrap intervals.
+
+Shapes: Q queries, G gallery photos, D embedding size.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sketchynet.errors import InputError
+from sketchynet.ops import match_rank
+
+
+class Interval(NamedTuple):
+    """An estimate and the bounds of its interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def category_ranks(
+    queries: Tensor,
+    query_category: Tensor,
+    gallery: Tensor,
+    gallery_category: Tensor,
+    target: Tensor,
+    *,
+    backend: str = "auto",
+) -> Tensor:
+    """Rank of each query's photo among the gallery photos of the query's category: int64 (Q,).
+
+    queries (Q, D), gallery (G, D), categories int64 (Q,) and (G,), target int64 (Q,): row of the true photo
+    in the whole gallery. Ties and NaN as in `match_rank`.
+    """
+    if query_category.shape != (len(queries),) or gallery_category.shape != (len(gallery),):
+        raise InputError(
+            f"every row needs a category: {len(queries)} queries and {len(gallery)} photos have "
+            f"{tuple(query_category.shape)} and {tuple(gallery_category.shape)}"
+        )
+    outside = (target < 0) | (target >= len(gallery))
+    if bool(outside.any()):
+        row = int(outside.nonzero()[0, 0])
+        raise InputError(f"target {int(target[row])} of query {row} is no row of a gallery of {len(gallery)}")
+    astray = query_category != gallery_category[target]
+    if bool(astray.any()):
+        row = int(astray.nonzero()[0, 0])
+        raise InputError(
+            f"query {row} has category {int(query_category[row])}, its photo {int(target[row])} has "
+            f"{int(gallery_category[target[row]])}: a sketch and its photo share a category"
+        )
+    for name, rows in (("query", queries), ("gallery", gallery)):
+        bad = ~torch.isfinite(rows).all(dim=1)
+        if bool(bad.any()):
+            raise InputError(f"{name} row {int(bad.nonzero()[0, 0])} is not finite: the network has diverged")
+    ranks = torch.zeros(len(queries), dtype=torch.int64, device=queries.device)
+    position = torch.empty(len(gallery), dtype=torch.int64, device=gallery.device)
+    for category in query_category.unique():
+        asked, held = query_category == category, (gallery_category == category).nonzero()[:, 0]
+        position[held] = torch.arange(len(held), device=gallery.device)
+        ranks[asked] = match_rank(queries[asked], gallery[held], position[target[asked]], backend=backend)
+    return ranks
+
+
+def hits(ranks: Tensor, q: int) -> NDArray[np.float64]:
+    """1.0 where the true photo is among the q nearest, else 0.0: float64 (Q,)."""
+    if q < 1:
+        raise InputError(f"Acc@{q}: q must be at least 1")
+    return (ranks.cpu().numpy() <= q).astype(np.float64)
+
+
+def reciprocal_ranks(ranks: Tensor) -> NDArray[np.float64]:
+    """1 / rank: float64 (Q,)."""
+    return 1.0 / ranks.cpu().numpy().astype(np.float64)
+
+
+def accuracy(ranks: Tensor, q: int) -> float:
+    """Acc@q, the share in [0, 1] of queries whose photo is among the q nearest."""
+    return float(_nonempty(hits(ranks, q)).mean())
+
+
+def mean_reciprocal_rank(ranks: Tensor) -> float:
+    """Mean of 1 / rank, in (0, 1]."""
+    return float(_nonempty(reciprocal_ranks(ranks)).mean())
+
+
+def _nonempty(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    if values.ndim != 1 or len(values) == 0:
+        raise InputError(f"a metric needs at least one query; got shape {values.shape}")
+    return values
+
+
+def bootstrap_interval(
+    values: NDArray[np.float64], *, seed: int = 0, resamples: int = 2000, level: float = 0.95
+) -> Interval:
+    """Mean of per-query values (Q,), `hits` or `reciprocal_ranks`, with its percentile bootstrap interval.
+
+    Queries are resampled with replacement; the same seed gives the same interval.
+    """
+    values = _nonempty(np.asarray(values, dtype=np.float64))
+    generator = np.random.default_rng(seed)
+    means = np.empty(resamples)
+    for i in range(resamples):
+        means[i] = values[generator.integers(0, len(values), len(values))].mean()
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(values.mean()), float(low), float(high))
+
+
+def paired_bootstrap(
+    first: NDArray[np.float64],
+    second: NDArray[np.float64],
+    *,
+    seed: int = 0,
+    resamples: int = 2000,
+    level: float = 0.95,
+) -> Interval:
+    """Mean of first - second, two systems' values (Q,) on the same queries, with its bootstrap interval."""
+    if np.shape(first) != np.shape(second):
+        raise InputError(f"paired values must be of the same queries; got {np.shape(first)} and {np.shape(second)}")
+    return bootstrap_interval(np.subtract(first, second), seed=seed, resamples=resamples, level=level)
