@@ -21,7 +21,7 @@ from sketchynet.models import CANVASES, CanvasSelector, Embedder, Ensemble, buil
 from sketchynet.models.norm import FoldedNorm, PrivateBatchNorm
 from sketchynet.models.selector import POINT_FEATURES
 
-_ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.SiLU, nn.GELU, nn.Hardswish, nn.Hardsigmoid, nn.Sigmoid, nn.Tanh)
+_ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.SiLU, nn.GELU, nn.Hardswish, nn.Sigmoid, nn.Tanh)
 
 
 def count_parameters(module: nn.Module) -> int:
@@ -69,7 +69,7 @@ def _counting(network: nn.Module) -> Iterator[list[int]]:
 def embedder_flops(network: Embedder | Ensemble, size: int) -> int:
     """FLOPs of embedding one size x size image.
 
-    An ensemble costs the sum of its members, twice with flips. Any size is taken, a canvas of the network or not.
+    An ensemble costs the sum of its members, twice with flips. `size` need not be a canvas of the network.
     """
     if isinstance(network, Ensemble):
         times = 2 if network.flip else 1
@@ -111,7 +111,7 @@ def flops_table(
     steps: int,
     sizes: Sequence[int] = CANVASES,
 ) -> list[NetworkCost]:
-    """Parameters and GFLOPs of the full network, V1, the selector at `steps` points, and V2 at each canvas."""
+    """Parameters and GFLOPs of full network, V1, selector at `steps` points, and V2 at each canvas."""
 
     def cost(network: Embedder | Ensemble) -> dict[int, float]:
         return {size: embedder_flops(network, size) / 1e9 for size in sizes}

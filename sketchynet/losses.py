@@ -121,7 +121,7 @@ def reward(
     lambda_rank: float,
     lambda_triplet: float,
 ) -> Tensor:
-    """The paper's reward R = lambda_F R_comp + (1 - lambda_F) R_acc, of the shape of its (broadcast) arguments.
+    """The paper's reward R = lambda_F R_comp + (1 - lambda_F) R_acc, elementwise (arguments broadcast).
 
     R_comp = -flops_fraction (FLOPs of the chosen canvas over those of the largest),
     R_acc = lambda_r / rank - lambda_tri L_tri.
@@ -133,20 +133,20 @@ def reward(
 def leave_one_out_baseline(rewards: Tensor) -> Tensor:
     """For each of S >= 2 samples of a sketch the mean reward of its other samples: (S, B) to (S, B)."""
     if rewards.ndim != 2 or len(rewards) < 2:
-        raise InputError(f"a leave-one-out baseline needs rewards (S, B) with S >= 2; got {tuple(rewards.shape)}")
+        raise InputError(f"leave-one-out needs rewards (S, B) with S >= 2; got {tuple(rewards.shape)}")
     return (rewards.sum(dim=0) - rewards) / (len(rewards) - 1)
 
 
 def reinforce_loss(log_probabilities: Tensor, rewards: Tensor, baseline: Tensor | float = 0.0) -> Tensor:
-    """REINFORCE (paper: L_PG): -mean of log p(c|s) (R - baseline); any shapes that agree; no gradient into R."""
+    """REINFORCE (paper: L_PG): -mean of log p(c|s) (R - baseline); shapes agree; no gradient into R."""
     if log_probabilities.shape != rewards.shape:
         raise InputError(
-            f"log-probabilities {tuple(log_probabilities.shape)} and rewards {tuple(rewards.shape)} must agree"
+            f"log-probabilities {tuple(log_probabilities.shape)}, rewards {tuple(rewards.shape)}: they differ"
         )
     return -(log_probabilities * (rewards - baseline).detach()).mean()
 
 
 def policy_entropy(logits: Tensor) -> Tensor:
-    """Mean entropy in nats of the policies with logits (B, K); subtract a multiple of it to keep exploring."""
+    """Mean entropy in nats of the policies with logits (B, K); subtract a multiple to keep exploring."""
     log_probabilities = logits.log_softmax(dim=-1)
     return -(log_probabilities.exp() * log_probabilities).sum(dim=-1).mean()

@@ -121,5 +121,5 @@ def paired_bootstrap(
 ) -> Interval:
     """Mean of first - second, two systems' values (Q,) on the same queries, with its bootstrap interval."""
     if np.shape(first) != np.shape(second):
-        raise InputError(f"paired values must be of the same queries; got {np.shape(first)} and {np.shape(second)}")
+        raise InputError(f"paired values need the same queries; got {np.shape(first)} and {np.shape(second)}")
     return bootstrap_interval(np.subtract(first, second), seed=seed, resamples=resamples, level=level)

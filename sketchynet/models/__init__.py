@@ -7,7 +7,13 @@ from typing import Any
 
 from sketchynet.errors import InputError
 from sketchynet.models.backbones import BACKBONES, Backbone, build_backbone
-from sketchynet.models.embedder import CANVASES, Embedder, Ensemble, calibrate_statistics, embedder_from_config
+from sketchynet.models.embedder import (
+    CANVASES,
+    Embedder,
+    Ensemble,
+    calibrate_statistics,
+    embedder_from_config,
+)
 from sketchynet.models.inputs import photo_input, sketch_input
 from sketchynet.models.norm import NORMS, PrivateBatchNorm
 from sketchynet.models.selector import CanvasSelector, selector_input
@@ -40,4 +46,6 @@ def build_from_config(config: Mapping[str, Any]) -> Embedder | Ensemble | Canvas
     try:
         return CanvasSelector(**options)
     except TypeError as error:
-        raise InputError(f"the selector configuration {dict(config)} does not fit this version: {error}") from error
+        raise InputError(
+            f"selector configuration {dict(config)} does not fit this version: {error}"
+        ) from error

@@ -51,7 +51,9 @@ def _vgg(plan: Sequence[int | str], *, batch_norm: bool = False) -> Backbone:
     return Backbone(nn.Sequential(*layers), channels)
 
 
-def _conv_norm_relu6(inputs: int, outputs: int, *, kernel: int = 3, stride: int = 1, groups: int = 1) -> nn.Sequential:
+def _conv_norm_relu6(
+    inputs: int, outputs: int, *, kernel: int = 3, stride: int = 1, groups: int = 1
+) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False),
         nn.BatchNorm2d(outputs),
@@ -60,7 +62,7 @@ def _conv_norm_relu6(inputs: int, outputs: int, *, kernel: int = 3, stride: int 
 
 
 class InvertedResidual(nn.Module):
-    """MobileNetV2's block: expand 1x1, depthwise 3x3, project 1x1 without activation; skip where shapes agree."""
+    """MobileNetV2's block: expand 1x1, depthwise 3x3, project 1x1 (linear); skip where shapes agree."""
 
     def __init__(self, inputs: int, outputs: int, stride: int, expansion: int) -> None:
         super().__init__()
@@ -187,7 +189,7 @@ class _TimmFeatures(nn.Module):
         features = self.model.forward_features(x)  # type: ignore[operator]  # timm's own method, untyped
         if features.ndim != 4:
             raise InputError(
-                f"{type(self.model).__name__} gives features of shape {tuple(features.shape)}, not (B, C, H, W): "
+                f"{type(self.model).__name__} gives features {tuple(features.shape)}, not (B, C, H, W): "
                 "choose a convolutional timm network"
             )
         return features
@@ -198,7 +200,7 @@ def _timm(name: str) -> Backbone:
         import timm
     except (ImportError, RuntimeError) as error:  # a torchvision of another build raises RuntimeError
         raise InputError(
-            f"backbone 'timm:{name}' needs timm and a torchvision that fits this torch, and timm does not import "
+            f"backbone 'timm:{name}' needs timm and a torchvision that fits this torch; timm does not import "
             f"({error}): install both, or choose one of {', '.join(BACKBONES)}"
         ) from error
     try:

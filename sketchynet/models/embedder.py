@@ -33,7 +33,7 @@ class Embedder(nn.Module):
         normalize: scale embeddings to unit length.
         projection: size of a linear layer behind the pooling; none by default, as in the paper.
 
-    `dim` is the embedding size D, `config` the plain dict that `build_from_config` builds the same network from.
+    `dim` is the embedding size D; `config` a plain dict, from which `build_from_config` builds its like.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Embedder(nn.Module):
         """The batch-norm domain of a sketch canvas; photos are domain 0."""
         if side in self.canvases:
             return 1 + self.canvases.index(side)
-        raise InputError(f"a {side}x{side} canvas has no statistics here: this network serves {self.canvases}")
+        raise InputError(f"a {side}x{side} canvas is not among those of this network, {self.canvases}")
 
     def embed_sketches(self, canvas: Tensor) -> Tensor:
         """Embed ink coverage, uint8 (B, S, S) with S one of `canvases`, to (B, D)."""
@@ -191,5 +191,5 @@ def embedder_from_config(config: Mapping[str, Any]) -> Embedder | Ensemble:
                 return Ensemble([m for m in members if isinstance(m, Embedder)], **options)
             raise InputError("an ensemble's members must be embedders, not ensembles")
     except (TypeError, KeyError) as error:
-        raise InputError(f"the {kind} configuration {dict(config)} does not fit this version: {error}") from error
+        raise InputError(f"{kind} configuration {dict(config)} does not fit this version: {error}") from error
     raise InputError(f"network kind {kind!r} is unknown: expected 'embedder' or 'ensemble'")

@@ -28,7 +28,7 @@ def sketch_input(canvas: Tensor) -> Tensor:
     """
     if canvas.ndim != 3 or canvas.dtype != torch.uint8:
         raise InputError(
-            f"a sketch canvas is a uint8 tensor (B, S, S); got {canvas.dtype} of shape {tuple(canvas.shape)}: "
+            f"a sketch canvas is a uint8 tensor (B, S, S); got {canvas.dtype} {tuple(canvas.shape)}: "
             "pass the output of sketchynet.rasterize as it is"
         )
     paper = 1.0 - canvas.to(torch.float32) / 255.0
@@ -39,7 +39,7 @@ def photo_input(photos: Tensor) -> Tensor:
     """Turn RGB photos, uint8 (B, H, W, 3), into normalised float32 (B, 3, H, W)."""
     if photos.ndim != 4 or photos.shape[-1] != 3 or photos.dtype != torch.uint8:
         raise InputError(
-            f"photos are a uint8 tensor (B, H, W, 3); got {photos.dtype} of shape {tuple(photos.shape)}: "
+            f"photos are a uint8 tensor (B, H, W, 3); got {photos.dtype} {tuple(photos.shape)}: "
             "put the colour channels last and leave the values at 0..255"
         )
     return _normalise(photos.permute(0, 3, 1, 2).to(torch.float32) / 255.0)

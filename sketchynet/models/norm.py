@@ -76,7 +76,7 @@ class PrivateBatchNorm(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def extra_repr(self) -> str:
-        return f"{self.num_features}, num_domains={self.num_domains}, eps={self.eps}, momentum={self.momentum}"
+        return f"{self.num_features}, num_domains={self.num_domains}, momentum={self.momentum}"
 
 
 class FrozenBatchNorm(nn.BatchNorm2d):
@@ -87,7 +87,8 @@ class FrozenBatchNorm(nn.BatchNorm2d):
         self.requires_grad_(False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
+        mean, var = self.running_mean, self.running_var
+        return F.batch_norm(x, mean, var, self.weight, self.bias, False, 0.0, self.eps)
 
 
 class FoldedNorm(nn.Identity):
@@ -128,12 +129,12 @@ def fold_norms(network: nn.Module) -> nn.Module:
                 parent[i + 1] = FoldedNorm(norm.num_features)
     left = [name for name, module in network.named_modules() if isinstance(module, nn.BatchNorm2d)]
     if left:
-        raise InputError(f"batch norm {left[0]} follows no convolution and cannot be folded: choose norm='frozen'")
+        raise InputError(f"batch norm {left[0]} follows no convolution to fold into: choose norm='frozen'")
     return network
 
 
 def convert_norms(network: nn.Module, norm: str, num_domains: int) -> nn.Module:
-    """Give a network built with plain batch norms the treatment `norm`, in place, before weights are loaded."""
+    """Give a network built with plain batch norms the treatment `norm`, in place; load weights after."""
     if norm not in NORMS:
         raise InputError(f"norm {norm!r} is unknown: choose one of {', '.join(NORMS)}")
     if norm == "shared":
@@ -144,11 +145,11 @@ def convert_norms(network: nn.Module, norm: str, num_domains: int) -> nn.Module:
                 continue
             if type(child) is not nn.BatchNorm2d:
                 raise InputError(
-                    f"norm {norm!r} does not know {type(child).__name__} ({path}.{name}): choose norm='shared'"
+                    f"norm {norm!r} knows no {type(child).__name__} ({path}.{name}): choose norm='shared'"
                 )
             new: nn.Module
             if norm == "private":
-                new = PrivateBatchNorm(child.num_features, num_domains, eps=child.eps, momentum=child.momentum)
+                new = PrivateBatchNorm(child.num_features, num_domains, eps=child.eps)
             else:
                 new = FrozenBatchNorm(child.num_features, eps=child.eps)
             new.load_state_dict(child.state_dict())

@@ -21,7 +21,7 @@ class MaxPool(nn.Module):
 
 
 class GeneralisedMean(nn.Module):
-    """Generalised mean (GeM) with one trained exponent p: average at p = 1, towards the maximum as p grows."""
+    """Generalised mean (GeM) with a trained exponent p: average at p = 1, towards the maximum as p grows."""
 
     def __init__(self, exponent: float = 3.0, floor: float = 1e-6) -> None:
         super().__init__()

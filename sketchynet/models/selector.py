@@ -20,7 +20,7 @@ POINT_FEATURES = 5
 
 
 class CanvasSelector(nn.Module):
-    """One-layer GRU over (x, y, pen down, pen up, end), last hidden state, linear layer: logits over canvases.
+    """One-layer GRU over (x, y, pen down, pen up, end), last hidden state, linear layer.
 
     Hidden 128 and four canvases give 52,356 parameters.
     """
@@ -41,7 +41,7 @@ class CanvasSelector(nn.Module):
             raise InputError(f"selector points are float (B, T, 5); got shape {tuple(points.shape)}")
         counts = lengths.cpu()
         if counts.shape != points.shape[:1] or bool(((counts < 1) | (counts > points.shape[1])).any()):
-            raise InputError(f"selector lengths must be {len(points)} numbers in 1..{points.shape[1]}; got {counts}")
+            raise InputError(f"selector lengths must be {len(points)} of 1..{points.shape[1]}; got {counts}")
         # Packing ends each sequence at its own last point, so that padding cannot change a choice.
         packed = pack_padded_sequence(points, counts, batch_first=True, enforce_sorted=False)
         last = self.gru(packed)[1][0]
@@ -64,7 +64,7 @@ def _shorten(batch: SketchBatch, tolerance: float, max_points: int) -> SketchBat
 
 
 def selector_input(batch: SketchBatch, *, tolerance: float, max_points: int) -> tuple[Tensor, Tensor]:
-    """Turn sketches into the selector's input: points float32 (B, T, 5), zero behind the end, and lengths (B,).
+    """Turn sketches into the selector's input: points float32 (B, T, 5), zero-padded, and lengths (B,).
 
     A row is x, y in the unit frame and the one-hot pen state behind that point: down (the stroke goes on),
     up (it ends) or end (the sketch ends). Douglas-Peucker with `tolerance` (unit frame) shortens the sketch;

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from sketchynet.errors import InputError
-from sketchynet.models.embedder import Embedder
+from sketchynet.models.embedder import Embedder, embedder_from_config
 from sketchynet.models.norm import fold_norms, is_plain_state
 
 # A key that gives a family away, most telling first.
@@ -38,13 +38,13 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
         try:
             return load_file(path)
         except (SafetensorError, OSError) as error:
-            raise InputError(f"{path} is not a readable safetensors file ({error}): fetch it again") from error
+            raise InputError(f"{path} is not a whole safetensors file ({error}): fetch it again") from error
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, KeyError, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(
-            f"{path} is not a torch file of tensors alone ({reason}): save its state_dict, best as .safetensors"
+            f"{path} is not a torch file of tensors alone ({reason}): save its state_dict as .safetensors"
         ) from error
     if isinstance(state, Mapping):
         for wrapper in ("state_dict", "model"):
@@ -101,7 +101,9 @@ def load_backbone_weights(embedder: Embedder, path: str | Path) -> None:
     target = embedder.backbone
     fold = embedder.norm == "folded" and is_plain_state(state)
     if fold:
-        target = Embedder(**{k: v for k, v in embedder.config.items() if k != "kind"} | {"norm": "frozen"}).backbone
+        unfolded = embedder_from_config({**embedder.config, "norm": "frozen"})
+        assert isinstance(unfolded, Embedder)
+        target = unfolded.backbone
     report = _mismatches(target.state_dict(), state)
     if report:
         raise InputError(

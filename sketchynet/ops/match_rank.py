@@ -52,7 +52,8 @@ def match_rank(queries: Tensor, gallery: Tensor, target: Tensor, *, backend: str
     choose_backend(backend)
     if queries.ndim != 2 or gallery.ndim != 2 or queries.shape[1] != gallery.shape[1]:
         raise InputError(
-            f"match_rank needs queries (B, D) and gallery (G, D); got {tuple(queries.shape)} and {tuple(gallery.shape)}"
+            "match_rank needs queries (B, D) and gallery (G, D); "
+            f"got {tuple(queries.shape)} and {tuple(gallery.shape)}"
         )
     if target.shape != (len(queries),) or target.dtype != torch.int64:
         raise InputError(f"target must be int64 ({len(queries)},); got {target.dtype} {tuple(target.shape)}")

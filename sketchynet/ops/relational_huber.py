@@ -14,7 +14,9 @@ from sketchynet.ops.backend import choose_backend
 from sketchynet.ops.pairwise_distance import pairwise_distance_eager
 
 
-def _relations(sketch: Tensor, photo: Tensor, different: Tensor, normalize: bool) -> tuple[Tensor, Tensor, Tensor]:
+def _relations(
+    sketch: Tensor, photo: Tensor, different: Tensor, normalize: bool
+) -> tuple[Tensor, Tensor, Tensor]:
     """Distances sp (..., B), sn (..., N), pn (N,) of one network, N pairs that show different photos."""
     cross = pairwise_distance_eager(sketch, photo)
     among = pairwise_distance_eager(photo, photo)
@@ -96,7 +98,7 @@ def relational_huber(
     if content is None:
         content = torch.arange(count, device=student_photo.device)
     elif content.shape != (count,):
-        raise InputError(f"content must number the {count} photos of the batch; got shape {tuple(content.shape)}")
+        raise InputError(f"content must number the {count} photos of the batch; got {tuple(content.shape)}")
     different = content[:, None] != content[None, :]
     return relational_huber_eager(
         teacher_sketch,
