@@ -27,12 +27,13 @@ class Report:
 
     stage: str
     """Name of the stage, e.g. ``"teacher-0"``."""
-    kind: Literal["start", "metrics", "artifact", "end"]
+    kind: Literal["start", "progress", "metrics", "artifact", "end"]
     step: int = 0
-    """Epoch that the metrics belong to."""
+    """Epochs done; metrics belong to the last of them."""
     metrics: dict[str, float] = field(default_factory=dict)
     payload: dict[str, Any] = field(default_factory=dict)
-    """``start``: the stage's parameters and ``epochs``; ``artifact``: ``path``; ``end``: ``status``."""
+    """``start``: ``epochs`` and ``parameters``; ``progress``: ``share`` of the epoch under way;
+    ``artifact``: ``path``; ``end``: ``status``."""
 
 
 @dataclass(frozen=True)

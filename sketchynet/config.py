@@ -1,0 +1,363 @@
+"""Validated configuration of a pipeline: one section a topic, a docstring under every field.
+
+Sections are immutable pydantic models that refuse unknown keys, so that a misspelt key is an error and not
+a silent default. Values that the paper leaves open are named *ours*.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from sketchynet.errors import InputError
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Canvas = Annotated[int, Field(ge=8, le=2048)]
+Positive = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    """A group of settings; immutable, unknown keys refused."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True, strict=False
+    )
+
+
+class DataConfig(Section):
+    """Which pairs of sketches and photos, and how they are split."""
+
+    source: str
+    """Name of the data source: ``procedural`` or ``qmul_v1``."""
+    options: dict[str, int | float | bool | str] = {}
+    """Options of that source (see its reader)."""
+    photo_size: Canvas = 256
+    """Side in pixels to which photos are decoded once, in the prepared cache."""
+    validation: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.12
+    """Share of the training photos that is carved out for validation."""
+    seed: int = 0
+    """Seed of the split; apart from the recipe's own, so that seeds of a recipe share their split."""
+
+
+class SketchAugmentationConfig(Section):
+    """Random changes of the vector sketch; zeros change nothing."""
+
+    rotation: Annotated[float, Field(ge=0, le=180)] = 8.0
+    """Greatest rotation, degrees, either way."""
+    scale: Annotated[float, Field(ge=0, lt=1)] = 0.12
+    """Greatest relative change of size."""
+    shear: Annotated[float, Field(ge=0, lt=1)] = 0.08
+    """Greatest shear."""
+    translation: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    """Greatest shift, in units of the frame."""
+    jitter: Annotated[float, Field(ge=0, lt=0.2)] = 0.006
+    """Size of the smooth displacement of points, in units of the frame."""
+    stroke_dropout: Share = 0.1
+    """Chance of a stroke to be left out."""
+
+
+class PhotoAugmentationConfig(Section):
+    """Random changes of the photo; zeros change nothing."""
+
+    rotation: Annotated[float, Field(ge=0, le=180)] = 5.0
+    """Greatest rotation, degrees, either way."""
+    scale: Annotated[float, Field(ge=0, lt=1)] = 0.12
+    """Greatest relative change of size."""
+    translation: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    """Greatest shift, as a share of the side."""
+    brightness: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    """Greatest relative change of brightness."""
+    contrast: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    """Greatest relative change of contrast."""
+    saturation: Annotated[float, Field(ge=0, le=1)] = 0.4
+    """Greatest relative change of saturation."""
+    grayscale: Share = 0.2
+    """Chance of a photo to lose its colour."""
+
+
+class AugmentationConfig(Section):
+    """Augmentation of a pair; a flip always meets sketch and photo together."""
+
+    flip: Share = 0.5
+    """Chance of a joint left–right flip."""
+    sketch: SketchAugmentationConfig = SketchAugmentationConfig()
+    photo: PhotoAugmentationConfig = PhotoAugmentationConfig()
+
+
+class NetworkConfig(Section):
+    """One embedding network, shared between sketch and photo (Siamese)."""
+
+    backbone: str
+    """Name of the backbone (see ``sketchynet flops``), or ``timm:NAME``."""
+    norm: Literal["private", "frozen", "folded", "shared"] = "private"
+    """Batch norms: private statistics per canvas and modality, frozen ones, frozen ones folded into the
+    convolutions (faster, the same function), or shared ones (for comparison: known to fail)."""
+    pooling: Literal["avg", "max", "gem"] = "avg"
+    """Global pooling."""
+    normalize: bool = False
+    """Scale embeddings to unit length."""
+    projection: Positive | None = None
+    """Width of a linear projection head; none by default, as in the paper."""
+    weights: str | None = None
+    """File name of backbone weights, looked for in ``--weights DIR`` or ``$SKETCHYNET_WEIGHTS``."""
+
+
+class OptimizationConfig(Section):
+    """AdamW with a linear warm-up and a cosine decay to zero."""
+
+    epochs: Positive
+    """Epochs; in one epoch each training photo appears once, with one of its sketches."""
+    batch_size: Annotated[int, Field(ge=2)] = 32
+    """Sketch–photo pairs in the global batch, whatever the number of workers."""
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    """Peak learning rate of the global batch."""
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    """Decoupled weight decay of the convolution and linear weights."""
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Share of the steps in which the learning rate rises."""
+    gradient_clip: Annotated[float, Field(gt=0)] | None = 5.0
+    """Greatest norm of the gradient."""
+    averaging: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Decay of the exponential average of weights that is evaluated and kept; 0 keeps the last weights."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Arithmetic of the forward pass (autocast); the loss is float32."""
+    validate_every: Positive = 5
+    """Epochs between validations (the last epoch is always validated)."""
+    keep: Literal["best", "last"] = "best"
+    """Weights that the stage hands on: the best validated ones, or the last ones."""
+
+
+class RankingConfig(Section):
+    """The loss on sketch–photo distances with in-batch negatives."""
+
+    kind: Literal["triplet", "contrastive"] = "triplet"
+    """``triplet`` as in the paper, or the in-batch cross-entropy over negative distances."""
+    margin: Annotated[float, Field(gt=0)] = 0.3
+    """Triplet margin (ours)."""
+    mining: Literal["all", "hard"] = "all"
+    """Triplets over all in-batch negatives that violate, or over the hardest alone."""
+    temperature: Annotated[float, Field(gt=0)] = 0.07
+    """Temperature of the contrastive loss."""
+
+
+class TeacherConfig(Section):
+    """The full network: one or several members, each trained by the ranking loss."""
+
+    network: NetworkConfig
+    members: Positive = 1
+    """Networks trained from different seeds whose unit-length embeddings are joined."""
+    flip: bool = False
+    """Average every embedding with that of the mirrored image (doubles the FLOPs, which are counted)."""
+    canvas: Canvas = 256
+    """Canvas and photo size at which the full network is evaluated."""
+    train_sizes: Annotated[tuple[Canvas, ...], Field(min_length=1)] = (256,)
+    """Training resolutions, in equal shares of the epochs, in this order."""
+    optimization: OptimizationConfig
+    ranking: RankingConfig = RankingConfig()
+
+    @model_validator(mode="after")
+    def _evaluated_canvas_is_trained(self) -> TeacherConfig:
+        if self.network.norm == "private" and self.canvas not in self.train_sizes:
+            raise ValueError(
+                f"canvas {self.canvas} is not among train_sizes {list(self.train_sizes)}: its private batch-norm "
+                "statistics would never be trained"
+            )
+        return self
+
+
+class DistillationConfig(Section):
+    """Cross-modal relational distillation."""
+
+    ranking_share: Share = 0.5
+    """λ of λ·L_tri + (1−λ)·L_RKD (ours); 1 is a student trained directly."""
+    relations: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    """Weights of the relations sketch–positive, sketch–negative, positive–negative."""
+    huber_delta: Annotated[float, Field(gt=0)] = 1.0
+    """Where the Huber loss turns linear (ours)."""
+    normalize: bool = False
+    """Divide distances by their batch mean, for networks whose embeddings differ in scale."""
+    scale: Annotated[float, Field(gt=0)] = 1.0
+    """Factor on L_RKD, which is small beside a ranking loss when embeddings have unit length (ours)."""
+
+
+class StudentConfig(Section):
+    """The light network: trained on all canvases at once, directly and by distillation."""
+
+    network: NetworkConfig
+    canvases: Annotated[tuple[Canvas, ...], Field(min_length=1)] = (32, 64, 128, 256)
+    """Canvas sizes, ascending; the student serves them all."""
+    canvases_per_step: Positive | None = None
+    """Draw the batch at so many random canvases a step instead of at all (cheaper on large canvases)."""
+    photo_size: Canvas = 256
+    """Size of the photos; the paper keeps it full."""
+    optimization: OptimizationConfig
+    ranking: RankingConfig = RankingConfig()
+    distillation: DistillationConfig = DistillationConfig()
+    direct: bool = True
+    """Also train the same network without a teacher, for comparison."""
+
+    @model_validator(mode="after")
+    def _canvases_ascend(self) -> StudentConfig:
+        if list(self.canvases) != sorted(set(self.canvases)):
+            raise ValueError(f"canvases must ascend without repetition, found {list(self.canvases)}")
+        if self.canvases_per_step is not None and self.canvases_per_step > len(self.canvases):
+            raise ValueError(
+                f"canvases_per_step = {self.canvases_per_step} is more than the {len(self.canvases)} canvases"
+            )
+        return self
+
+
+class SelectorConfig(Section):
+    """The canvas policy: a GRU over the vector sketch, trained by REINFORCE."""
+
+    hidden: Positive = 128
+    """Width of the GRU."""
+    tolerance: Annotated[float, Field(ge=0, lt=0.5)] = 0.01
+    """Douglas–Peucker tolerance, in units of the frame (ours)."""
+    max_points: Positive = 96
+    """Points that the policy reads at most; what is longer after simplification is thinned out."""
+    folds: Annotated[int, Field(ge=0)] = 0
+    """Cross-fitting: so many students, each rewarded on the fold it was not fitted on. 0 holds a share of
+    the training photos out of the student instead, for data sets with many sketches."""
+    holdout: Annotated[float, Field(gt=0, lt=1)] = 0.3
+    """That share (used when ``folds`` is 0)."""
+    fold_epochs: Positive | None = None
+    """Epochs of a fold's student; the student's own number by default."""
+    views: Positive = 4
+    """Seeded augmentations of every sketch that the policy sees (the first is the sketch as drawn)."""
+    cost_weights: Annotated[tuple[Share, ...], Field(min_length=1)] = (0.1, 0.2, 0.3, 0.5)
+    """λ_F values; a policy is trained for each, and validation picks one (ours)."""
+    tolerated_loss: Annotated[float, Field(ge=0)] = 1.0
+    """Points of validation Acc@1 that the picked policy may lose against the largest canvas."""
+    rank_weight: Annotated[float, Field(ge=0)] = 1.0
+    """λ_r of R_acc = λ_r / rank − λ_tri · L_tri (ours)."""
+    triplet_weight: Annotated[float, Field(ge=0)] = 0.2
+    """λ_tri of R_acc (ours)."""
+    margin: Annotated[float, Field(gt=0)] = 0.3
+    """Margin of L_tri in the reward (ours)."""
+    samples: Annotated[int, Field(ge=2)] = 4
+    """Canvases sampled a sketch and step; the mean reward of the others is each one's baseline."""
+    entropy: Annotated[float, Field(ge=0)] = 0.01
+    """Weight of the policy's entropy at the start; it falls linearly to zero (ours)."""
+    optimization: OptimizationConfig
+
+
+class EvaluationConfig(Section):
+    """How the test split is read."""
+
+    bootstrap: Positive = 2000
+    """Resamples behind the 95 % intervals."""
+    sheet_rows: Positive = 8
+    """Queries on the retrieval sheet."""
+
+
+class Recipe(Section):
+    """A whole pipeline: data, full network, students, selector, evaluation."""
+
+    name: str
+    """Name of the recipe."""
+    description: str = ""
+    """One line for ``sketchynet recipes``."""
+    seed: int = 0
+    """Seed of everything but the split."""
+    data: DataConfig
+    augmentation: AugmentationConfig = AugmentationConfig()
+    teacher: TeacherConfig
+    student: StudentConfig
+    selector: SelectorConfig
+    evaluation: EvaluationConfig = EvaluationConfig()
+
+
+def parse_recipe(values: Mapping[str, Any], *, place: str) -> Recipe:
+    """Validates a recipe given as nested mappings.
+
+    Raises:
+        InputError: a key is unknown or a value has the wrong type or range; names the key and ``place``.
+    """
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        raise InputError(_explain(error, place)) from None
+
+
+def override(recipe: Recipe, assignments: Iterable[str]) -> Recipe:
+    """The recipe with ``key=value`` assignments applied; keys are dotted, values JSON or bare words.
+
+    Raises:
+        InputError: an assignment has no ``=``, names no field, or does not validate.
+    """
+    values = recipe.model_dump(mode="json")
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        if not equals:
+            raise InputError(f"--set {assignment}: expected key=value, for example student.optimization.epochs=5")
+        try:
+            value = json.loads(text)
+        except json.JSONDecodeError:
+            value = text
+        _assign(values, key.strip(), value)
+    return parse_recipe(values, place="after --set")
+
+
+def _assign(values: dict[str, Any], key: str, value: Any) -> None:
+    section: Any = values
+    names = key.split(".")
+    for depth, name in enumerate(names):
+        free = names[:2] == ["data", "options"] and depth == 2
+        if not isinstance(section, dict) or (name not in section and not free):
+            known = sorted(section) if isinstance(section, dict) else []
+            where = ".".join(names[:depth]) or "the recipe"
+            raise InputError(f"--set {key}: no field {name!r} in {where}{_hint(name, known)}")
+        if depth == len(names) - 1:
+            section[name] = value
+        else:
+            section = section[name]
+
+
+def load_recipe(path: Path) -> Recipe:
+    """Reads a recipe from a JSON file.
+
+    Raises:
+        InputError: the file is missing, is not JSON, or does not validate.
+    """
+    try:
+        values = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise InputError(f"no recipe file {path}; `sketchynet recipes` lists the built-in names") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not a JSON recipe: {error}") from None
+    if not isinstance(values, dict):
+        raise InputError(f"{path}: expected a JSON object with the recipe's sections, found {type(values).__name__}")
+    return parse_recipe(values, place=str(path))
+
+
+def _hint(name: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {near[0]!r}?" if near else f"; fields there: {', '.join(known)}" if known else ""
+
+
+def _fields_at(location: tuple[int | str, ...]) -> list[str]:
+    section: Any = Recipe
+    for name in location:
+        field = getattr(section, "model_fields", {}).get(name)
+        section = field.annotation if field is not None else None
+    return sorted(getattr(section, "model_fields", {}))
+
+
+def _explain(error: ValidationError, place: str) -> str:
+    lines = []
+    for item in error.errors(include_url=False):
+        key = ".".join(str(part) for part in item["loc"]) or "recipe"
+        if item["type"] == "extra_forbidden":
+            lines.append(f"{key}: unknown key{_hint(str(item['loc'][-1]), _fields_at(item['loc'][:-1]))}")
+        elif item["type"] == "missing":
+            lines.append(f"{key}: missing")
+        else:
+            found = "" if isinstance(item["input"], dict) else f", found {item['input']!r}"
+            lines.append(f"{key}: {item['msg'].removeprefix('Value error, ')}{found}")
+    return f"recipe {place}: " + "; ".join(lines)

@@ -1,0 +1,254 @@
+"""A whole pipeline: teacher → SketchyNetV1 → SketchyNetV2 → evaluation, here or on Ray, tracked.
+
+This is where the parts meet: stages do the work, ``distributed`` spreads it, ``tracking`` keeps the records.
+The driver (this process) alone owns the records and the progress bars; workers report to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+
+import torch
+from tqdm import tqdm
+
+from sketchynet import checkpoint
+from sketchynet.config import Recipe
+from sketchynet.data.pairs import PairedSet
+from sketchynet.errors import InputError
+from sketchynet.report import draw_pictures, evaluation_table
+from sketchynet.stages.embedding import embed_photos
+from sketchynet.stages.evaluate import Evaluation, evaluate, save_evaluation
+from sketchynet.stages.networks import read_embedder
+from sketchynet.stages.rewards import Judge, RolloutWorker
+from sketchynet.stages.runtime import LocalRuntime, Report, Rollout, Runtime
+from sketchynet.stages.selector import train_selector
+from sketchynet.stages.train import Places, folds_of, train_networks
+from sketchynet.tracking import Tracker, make_tracker
+
+STAGES = ("teacher", "student", "selector", "evaluate")
+"""Names for ``--stage``, in their order; ``student`` includes the directly trained one and the folds."""
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How a pipeline runs; nothing here changes what is computed."""
+
+    workers: int = 0
+    """0: in this process; else so many Ray Train workers."""
+    actors: int = 2
+    """Rollout actors (with ``workers`` ≥ 1)."""
+    gpu: bool = False
+    track: str = "mlflow"
+    tracking_uri: str | None = None
+    experiment: str = "sketchynet"
+    stages: tuple[str, ...] = STAGES
+    max_failures: int = 2
+    """Times that Ray starts the workers again after one of them died."""
+
+
+class Recorder:
+    """Turns reports into records and progress bars; a context manager that ends what is open."""
+
+    def __init__(self, tracker: Tracker) -> None:
+        self._tracker = tracker
+        self._stage: str | None = None
+        self._bar: tqdm | None = None
+
+    def __call__(self, report: Report) -> None:
+        if report.kind == "start":
+            self._begin(report)
+        elif report.kind == "progress" and self._bar is not None:
+            self._bar.n = round(report.step + report.metrics["share"], 2)
+            self._bar.refresh()
+        elif report.kind == "metrics":
+            self._tracker.metrics(report.stage, report.metrics, report.step)
+            if self._bar is not None:
+                self._bar.n = report.step
+                self._bar.set_postfix_str(_headline(report.metrics))
+        elif report.kind == "artifact":
+            self._tracker.artifact(Path(report.payload["path"]), report.stage)
+        elif report.kind == "end":
+            self._finish(report.payload["status"])
+
+    def _begin(self, report: Report) -> None:
+        if self._stage is not None:  # workers that were started again begin their stage anew
+            self._close_bar()
+        self._stage = report.stage
+        self._tracker.stage_start(report.stage, report.payload.get("parameters", {}))
+        self._bar = tqdm(
+            total=report.payload["epochs"],
+            initial=report.step,
+            desc=f"{report.stage:<10}",
+            unit="epoch",
+            dynamic_ncols=True,
+            bar_format="{desc} {percentage:3.0f}%|{bar:24}| {n:.4g}/{total} epochs [{elapsed}<{remaining}] {postfix}",
+        )
+
+    def _finish(self, status: str) -> None:
+        self._close_bar()
+        if self._stage is not None:
+            self._tracker.stage_end(self._stage, status)
+        self._stage = None
+
+    def _close_bar(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+        self._bar = None
+
+    def __enter__(self) -> Recorder:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        status = "FINISHED" if kind is None else "FAILED" if issubclass(kind, Exception) else "KILLED"
+        self._finish(status)
+        self._tracker.end(status)
+
+
+def _headline(metrics: dict[str, float]) -> str:
+    shown = {"loss": "loss", "validation/score": "validation"}
+    parts = [f"{label} {metrics[key]:.3f}" for key, label in shown.items() if key in metrics]
+    rewards = [value for key, value in metrics.items() if key.endswith("/reward")]
+    return "  ".join(parts + [f"reward {value:.3f}" for value in rewards])
+
+
+def run_pipeline(recipe: Recipe, places: Places, execution: Execution) -> Evaluation | None:
+    """Runs the stages that are not done yet; returns the evaluation if it is among the stages.
+
+    Raises:
+        InputError: bad input, named; the run's folder keeps what was finished, ``--resume`` goes on.
+    """
+    folder = places.run
+    folder.root.mkdir(parents=True, exist_ok=True)
+    checkpoint.write_json(folder.recipe, recipe.model_dump(mode="json"))
+    pairs = places.load(recipe, progress=True)
+    tracker = make_tracker(
+        execution.track, folder.root, experiment=execution.experiment, uri=execution.tracking_uri
+    )
+    tracker.start(
+        folder.root.name,
+        recipe.model_dump(mode="json") | {"workers": execution.workers},
+        {"recipe": recipe.name, "seed": str(recipe.seed), "data": pairs.name, "data_hash": pairs.split_hash},
+    )
+    evaluation = None
+    with Recorder(tracker) as recorder:
+        tracker.artifact(folder.recipe)
+        if {"teacher", "student"} & set(execution.stages):
+            _train_networks(recipe, places, execution, recorder)
+        if "selector" in execution.stages:
+            _train_selector(recipe, pairs, places, execution, recorder)
+        if "evaluate" in execution.stages:
+            evaluation = _evaluate(recipe, pairs, places, tracker)
+        _keep_networks(places, tracker)
+    return evaluation
+
+
+def _train_networks(recipe: Recipe, places: Places, execution: Execution, recorder: Recorder) -> None:
+    job = partial(train_networks, recipe=recipe, places=places, stages=execution.stages)
+    if execution.workers == 0:
+        job(LocalRuntime(device=_device(execution), listener=recorder))
+        return
+    from sketchynet.distributed.training import run_training  # Ray is needed only where workers are asked for
+
+    run_training(
+        job,
+        workers=execution.workers,
+        storage=places.run.root,
+        name="networks",
+        listener=recorder,
+        gpu=execution.gpu,
+        max_failures=execution.max_failures,
+    )
+
+
+def _device(execution: Execution) -> str:
+    if execution.gpu and not torch.cuda.is_available():
+        raise InputError("--gpu was given, but torch finds no CUDA device; leave it out or install a CUDA torch")
+    return "cuda" if execution.gpu else "cpu"
+
+
+def _train_selector(
+    recipe: Recipe, pairs: PairedSet, places: Places, execution: Execution, recorder: Recorder
+) -> None:
+    run = places.run
+    if run.final("selector").exists():
+        return
+    folds = folds_of(recipe, pairs)
+    student = read_embedder(run.final("student"))
+    names = [run.fold(n) for n in range(len(folds.rewarded))] if folds.cross_fitted else ["student"]
+    judges = []
+    for name, rewarded, photos in zip(names, folds.rewarded, folds.galleries, strict=True):
+        judge = read_embedder(run.final(name))
+        gallery = embed_photos(judge, pairs, photos, recipe.student.photo_size)
+        judges.append(Judge(judge, rewarded, photos, gallery))
+    worker = RolloutWorker(
+        pairs,
+        judges,
+        recipe.student.canvases,
+        recipe.augmentation,
+        margin=recipe.selector.margin,
+        seed=recipe.seed,
+    )
+    sketches = torch.cat([torch.from_numpy(part) for part in folds.rewarded]).sort().values.numpy()
+    runtime: Runtime = LocalRuntime(listener=recorder)
+    with _rollouts(worker, execution) as rollout:
+        train_selector(recipe, pairs, runtime, rollout, run, student=student, sketches=sketches)
+
+
+@contextmanager
+def _rollouts(worker: RolloutWorker, execution: Execution) -> Iterator[Rollout]:
+    """Answers rollouts in this process, or by Ray actors that each hold a copy of the worker."""
+    if execution.workers == 0:
+        yield worker
+        return
+    from sketchynet.distributed.rollouts import RolloutPool
+
+    with RolloutPool(partial(_itself, worker), execution.actors) as pool:
+        yield pool
+
+
+def _itself(worker: RolloutWorker) -> Callable[..., object]:
+    return worker
+
+
+def _evaluate(recipe: Recipe, pairs: PairedSet, places: Places, tracker: Tracker) -> Evaluation:
+    run = places.run
+    tracker.stage_start("evaluate", recipe.evaluation.model_dump(mode="json"))
+    evaluation = evaluate(recipe, pairs, run)
+    save_evaluation(run, evaluation)
+    tracker.metrics("evaluate", tracked_figures(evaluation), 0)
+    table = run.root / "table.txt"
+    table.write_text(evaluation_table(evaluation.summary) + "\n")
+    pictures = draw_pictures(recipe, pairs, evaluation, run)
+    for path in (run.evaluation, table, *pictures):
+        tracker.artifact(path, "evaluate")
+    tracker.stage_end("evaluate", "FINISHED")
+    return evaluation
+
+
+def tracked_figures(evaluation: Evaluation) -> dict[str, float]:
+    """``test/[CATEGORY/]NETWORK/FIGURE`` for the tracker: what ``sketchynet compare`` reads."""
+    largest = max(evaluation.summary["canvases"])
+    shown = {"full": "full", f"direct@{largest}": "direct", f"v1@{largest}": "v1", "v2": "v2"}
+    figures: dict[str, float] = {}
+    for name, scopes in evaluation.summary["systems"].items():
+        short = shown.get(name, name.replace("@", "_").replace("[", "_").replace("]", ""))
+        for scope, values in scopes.items():
+            if scope == "details":
+                continue
+            prefix = "" if scope == "all" else f"{scope}/"
+            figures |= {f"test/{prefix}{short}/{key}": float(value) for key, value in values.items()}
+    return figures
+
+
+def _keep_networks(places: Places, tracker: Tracker) -> None:
+    """Hands the finished networks of SketchyNetV2 to the tracker."""
+    for name in ("student", "selector"):
+        if places.run.final(name).exists():
+            tracker.artifact(places.run.final(name), name)

@@ -1,0 +1,152 @@
+"""What a person sees of an evaluation: the final table and the pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from sketchynet import plots
+from sketchynet.config import Recipe
+from sketchynet.data.pairs import PairedSet
+from sketchynet.ops import pairwise_distance
+from sketchynet.raster import rasterize
+from sketchynet.stages.embedding import embed_sketches
+from sketchynet.stages.evaluate import Evaluation
+from sketchynet.stages.networks import read_embedder
+from sketchynet.stages.run_folder import RunFolder
+from sketchynet.tables import aligned
+
+_NAMES = {
+    "full": "full network",
+    "direct": "trained directly",
+    "v1": "SketchyNetV1",
+    "v2": "SketchyNetV2",
+    "mixture": "  best mixture of fixed canvases",
+    "shuffled": "  its choices shuffled",
+    "oracle": "  oracle",
+}
+
+
+def display_name(system: str) -> str:
+    """A system's name for tables: ``v1@64`` becomes ``SketchyNetV1 at 64``."""
+    network, _, canvas = system.partition("@")
+    return _NAMES.get(network, network) + (f" at {canvas}" if canvas else "")
+
+
+def evaluation_table(summary: dict[str, Any]) -> str:
+    """The final table: network, parameters, GFLOPs a query, Acc@1/5/10 with 95 % intervals, mean canvas.
+
+    With several categories the accuracies are over all queries, and Acc@1 of each category follows.
+    """
+    systems = {name: scopes for name, scopes in summary["systems"].items() if "[" not in name}
+    first = next(iter(systems.values()))
+    categories = [scope for scope in first if scope not in ("all", "details")]
+    columns = ["network", "params", "GFLOPs", "Acc@1", "95 %", "Acc@5", "Acc@10", "canvas"]
+    columns += [f"{c} Acc@1" for c in categories]
+    rows = []
+    for name, scopes in systems.items():
+        f = scopes["all"]
+        row = [display_name(name), f"{f['parameters'] / 1e6:.2f} M", f"{f['gflops']:.4g}", _percent(f["acc1"])]
+        row += [f"{_percent(f['acc1_low'])}–{_percent(f['acc1_high'])}", _percent(f["acc5"]), _percent(f["acc10"])]
+        row.append(f"{f['mean_canvas']:.0f}")
+        rows.append(row + [_percent(scopes[c]["acc1"]) for c in categories])
+    lines = [aligned(columns, rows, right=columns[1:])]
+    if summary["differences"]:
+        lines += ["", "differences of Acc@1 on the same queries, points with 95 % interval"]
+        for pair, value in summary["differences"].items():
+            a, b = pair.split(" - ")
+            interval = f"{100 * value['value']:+.2f}  [{100 * value['low']:+.2f}, {100 * value['high']:+.2f}]"
+            lines.append(f"  {display_name(a).strip()} − {display_name(b).strip()}: {interval}")
+    leaks = summary["leaks"]
+    if leaks:
+        lines += ["", "note: the official split repeats pictures across its parts: " + _listed(leaks)]
+    return "\n".join(lines)
+
+
+def _listed(leaks: list[list[str]]) -> str:
+    return ", ".join(" = ".join(pair) for pair in leaks)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2f}"
+
+
+def draw_pictures(recipe: Recipe, pairs: PairedSet, evaluation: Evaluation, folder: RunFolder) -> list[Path]:
+    """Draws the accuracy–FLOPs plot, the canvas histogram and the sheets; returns their paths."""
+    target = folder.pictures
+    target.mkdir(parents=True, exist_ok=True)
+    paths = [target / name for name in ("accuracy_flops.png", "canvases.png", "retrieval.png", "by_canvas.png")]
+    plots.accuracy_flops_plot(_points(evaluation.summary), paths[0], title=f"{recipe.name}: accuracy and cost")
+    plots.canvas_histogram(evaluation.summary["canvases"], evaluation.summary["canvas_counts"], paths[1])
+    plots.retrieval_sheet(_sheet_rows(recipe, pairs, evaluation, folder), paths[2])
+    plots.sheet_by_canvas(_by_canvas(pairs, evaluation), paths[3])
+    return paths
+
+
+def _points(summary: dict[str, Any]) -> list[dict[str, Any]]:
+    points = []
+    for name, scopes in summary["systems"].items():
+        f = scopes["all"]
+        network = name.partition("@")[0]
+        group = "v2 candidates" if "[" in name else network
+        label = name.partition("@")[2] if "@" in name else name
+        points.append(
+            {
+                "label": label,
+                "gflops": f["gflops"],
+                "accuracy": f["acc1"],
+                "low": f["acc1_low"],
+                "high": f["acc1_high"],
+                "group": group,
+            }
+        )
+    return points
+
+
+def _chosen_queries(evaluation: Evaluation, rows: int) -> np.ndarray:
+    """Queries for the sheet, spread over the canvases that V2 chose and evenly over the test order."""
+    picked: list[int] = []
+    used = np.unique(evaluation.choices)
+    for number, canvas in enumerate(used):
+        members = np.flatnonzero(evaluation.choices == canvas)
+        share = rows // len(used) + (number < rows % len(used))
+        places = np.linspace(0, len(members) - 1, min(share, len(members))).round().astype(int)
+        picked += members[places].tolist()
+    return np.array(picked, dtype=np.int64)
+
+
+def _sheet_rows(
+    recipe: Recipe, pairs: PairedSet, evaluation: Evaluation, folder: RunFolder
+) -> list[dict[str, Any]]:
+    student = read_embedder(folder.final("student"))
+    ranks = evaluation.system("v2").ranks[:, 0]
+    rows = []
+    for query in _chosen_queries(evaluation, recipe.evaluation.sheet_rows):
+        sketch, canvas = int(evaluation.sketches[query]), student.canvases[evaluation.choices[query]]
+        drawn = pairs.sketches.select(np.array([sketch]))
+        category = pairs.categories[pairs.sketch_photo[sketch]]
+        columns = np.flatnonzero(pairs.categories[evaluation.photos] == category)
+        embedded = embed_sketches(student, drawn, canvas)
+        distance = pairwise_distance(embedded, evaluation.gallery[torch.from_numpy(columns)])[0]
+        nearest = evaluation.photos[columns[torch.argsort(distance)[:5].numpy()]]
+        rows.append(
+            {
+                "sketch": rasterize(drawn, canvas)[0],
+                "canvas": canvas,
+                "rank": int(ranks[query]),
+                "photos": [np.asarray(pairs.photos[p]) for p in nearest],
+                "correct": [bool(p == pairs.sketch_photo[sketch]) for p in nearest],
+            }
+        )
+    return rows
+
+
+def _by_canvas(pairs: PairedSet, evaluation: Evaluation, columns: int = 10) -> dict[int, list[np.ndarray]]:
+    groups = {}
+    for number, canvas in enumerate(evaluation.summary["canvases"]):
+        members = evaluation.sketches[evaluation.choices == number][:columns]
+        groups[canvas] = list(rasterize(pairs.sketches.select(members), canvas)) if len(members) else []
+    return groups

@@ -1,0 +1,148 @@
+"""Batches of sketch–photo pairs: who is in them, and how they are drawn.
+
+Everything random is derived from (seed, epoch, index of the sketch), never from a running generator: the
+batches of an epoch are the same after a resume and for any number of workers.
+
+Shapes: B batch, S canvas size, K canvases, P photos.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from sketchynet.augment import PhotoAugmentation, augment_photos, augment_sketches
+from sketchynet.config import AugmentationConfig
+from sketchynet.data.pairs import PairedSet
+from sketchynet.raster import rasterize
+
+_ORDER, _SKETCH, _PHOTO, _FLIP, _CANVAS = range(5)
+
+
+@dataclass(frozen=True)
+class PairBatch:
+    """Sketches at several canvases, and their photos."""
+
+    sketches: np.ndarray
+    """int64 (B,): indices of the sketches in the paired set."""
+    photos: np.ndarray
+    """int64 (B,): indices of their photos."""
+    canvases: tuple[torch.Tensor, ...]
+    """One uint8 (B, S, S) a canvas size, 255 = ink."""
+    images: torch.Tensor
+    """uint8 (B, H, H, 3)."""
+
+
+@dataclass(frozen=True)
+class BatchPlan:
+    """What a step trains on, before anything is drawn."""
+
+    sketches: np.ndarray
+    """int64: the sketches of the global batch."""
+    canvases: tuple[int, ...]
+    photo_size: int
+
+
+class PairSampler:
+    """Global batches of an epoch: every photo once, with one of its sketches, in batches of one category.
+
+    Retrieval runs within a category, so negatives of the same category are the ones that matter; a photo
+    appears once a batch, so no in-batch negative shows the anchor's photo unless the data repeats it.
+    """
+
+    def __init__(self, pairs: PairedSet, sketches: np.ndarray, *, batch_size: int, seed: int) -> None:
+        self._seed = seed
+        self._batch_size = batch_size
+        photos = pairs.sketch_photo[sketches]
+        order = np.argsort(photos, kind="stable")
+        self._photos, starts = np.unique(photos[order], return_index=True)
+        self._drawings = np.split(sketches[order], starts[1:])
+        self._categories = pairs.categories[self._photos]
+
+    def epoch(self, epoch: int) -> list[np.ndarray]:
+        """The global batches of an epoch, each int64 (<= batch_size,)."""
+        generator = np.random.default_rng([self._seed, epoch, 0, _ORDER])
+        batches: list[np.ndarray] = []
+        for category in np.unique(self._categories):
+            members = generator.permutation(np.flatnonzero(self._categories == category))
+            chosen = np.array([generator.choice(self._drawings[m]) for m in members], dtype=np.int64)
+            batches += np.array_split(chosen, -(-len(chosen) // self._batch_size))
+        return [batches[i] for i in generator.permutation(len(batches))]
+
+
+def random_canvases(canvases: Sequence[int], count: int | None, *, seed: int, epoch: int, step: int) -> tuple[int, ...]:
+    """``count`` of the canvas sizes, ascending; all of them where ``count`` is None."""
+    if count is None or count >= len(canvases):
+        return tuple(canvases)
+    generator = np.random.default_rng([seed, epoch, step, _CANVAS])
+    return tuple(sorted(int(c) for c in generator.choice(np.asarray(canvases), size=count, replace=False)))
+
+
+def compose(
+    pairs: PairedSet,
+    plan: BatchPlan,
+    augmentation: AugmentationConfig,
+    *,
+    seed: int,
+    epoch: int,
+    rows: np.ndarray,
+) -> PairBatch:
+    """Augments and draws ``rows`` (this worker's part) of a planned batch; flips meet both sides together."""
+    sketches = plan.sketches[rows]
+    photos = pairs.sketch_photo[sketches]
+
+    def generators(purpose: int) -> list[np.random.Generator]:
+        return [np.random.default_rng([seed, epoch, int(i), purpose]) for i in sketches]
+
+    flips = np.array([g.random() < augmentation.flip for g in generators(_FLIP)], dtype=bool)
+    drawn = augment_sketches(pairs.sketches.select(sketches), augmentation.sketch, generators(_SKETCH), flips)
+    images = augment_photos(
+        np.asarray(pairs.photos[photos]), augmentation.photo, generators(_PHOTO), flips, plan.photo_size
+    )
+    return PairBatch(
+        sketches=sketches,
+        photos=photos,
+        canvases=tuple(torch.from_numpy(rasterize(drawn, size)) for size in plan.canvases),
+        images=torch.from_numpy(images),
+    )
+
+
+def prefetched(
+    pairs: PairedSet,
+    plans: Sequence[BatchPlan],
+    augmentation: AugmentationConfig,
+    *,
+    seed: int,
+    epoch: int,
+    rank: int,
+    world_size: int,
+) -> Iterator[tuple[BatchPlan, PairBatch]]:
+    """The planned batches with this worker's part drawn, one ahead of its use in a thread.
+
+    A batch is split over the workers into consecutive parts, so that gathering restores its order.
+    """
+    with ThreadPoolExecutor(max_workers=1) as drawer:
+
+        def submit(plan: BatchPlan):  # noqa: ANN202 (a future of PairBatch)
+            rows = np.array_split(np.arange(len(plan.sketches)), world_size)[rank]
+            return drawer.submit(compose, pairs, plan, augmentation, seed=seed, epoch=epoch, rows=rows)
+
+        upcoming = submit(plans[0]) if plans else None
+        for number, plan in enumerate(plans):
+            assert upcoming is not None
+            batch = upcoming.result()
+            if number + 1 < len(plans):
+                upcoming = submit(plans[number + 1])
+            yield plan, batch
+
+
+def clean_photos(pairs: PairedSet, rows: np.ndarray, size: int) -> torch.Tensor:
+    """uint8 (n, size, size, 3): photos as they are, resized."""
+    images = np.asarray(pairs.photos[rows])
+    generators = [np.random.default_rng(0)] * len(rows)
+    still = np.zeros(len(rows), dtype=bool)
+    return torch.from_numpy(augment_photos(images, PhotoAugmentation(), generators, still, size))

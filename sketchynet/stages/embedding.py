@@ -1,0 +1,75 @@
+"""Embeddings of many sketches or photos by a frozen network, batch by batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import contextmanager
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from sketchynet.data.pairs import PairedSet
+from sketchynet.raster import rasterize
+from sketchynet.sketch import SketchBatch
+from sketchynet.stages.batches import clean_photos
+
+_CHUNK = 32
+
+
+class EmbeddingNetwork(Protocol):
+    """What an Embedder and an Ensemble have in common."""
+
+    dim: int
+    training: bool
+
+    def embed_sketches(self, canvas: torch.Tensor) -> torch.Tensor: ...
+
+    def embed_photos(self, photos: torch.Tensor) -> torch.Tensor: ...
+
+    def train(self, mode: bool = True) -> object: ...
+
+
+@contextmanager
+def evaluating(network: EmbeddingNetwork):  # noqa: ANN201 (a context)
+    """Evaluation mode without gradients; the former mode returns afterwards."""
+    training = network.training
+    network.train(False)
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        network.train(training)
+
+
+def embed_sketches(
+    network: EmbeddingNetwork, sketches: SketchBatch, canvas: int, *, device: torch.device | str = "cpu"
+) -> torch.Tensor:
+    """float32 (n, D) on the CPU: sketches drawn at one canvas size."""
+
+    def chunk(rows: np.ndarray) -> torch.Tensor:
+        drawn = torch.from_numpy(rasterize(sketches.select(rows), canvas))
+        return network.embed_sketches(drawn.to(device))
+
+    return _in_chunks(network, len(sketches), chunk)
+
+
+def embed_photos(
+    network: EmbeddingNetwork, pairs: PairedSet, rows: np.ndarray, size: int, *, device: torch.device | str = "cpu"
+) -> torch.Tensor:
+    """float32 (n, D) on the CPU: photos of a paired set, resized to ``size``."""
+
+    def chunk(part: np.ndarray) -> torch.Tensor:
+        return network.embed_photos(clean_photos(pairs, rows[part], size).to(device))
+
+    return _in_chunks(network, len(rows), chunk)
+
+
+def _in_chunks(
+    network: EmbeddingNetwork, count: int, embed: Callable[[np.ndarray], torch.Tensor]
+) -> torch.Tensor:
+    with evaluating(network):
+        parts = [
+            embed(np.arange(first, min(first + _CHUNK, count))).float().cpu() for first in range(0, count, _CHUNK)
+        ]
+    return torch.cat(parts) if parts else torch.zeros(0, network.dim)

@@ -1,0 +1,303 @@
+"""The test split, read once: full network, directly trained student, V1 and V2 against each other.
+
+V2 is compared with what one could have had for the same FLOPs: fixed canvases, the best mixture of two fixed
+canvases, and its own choices dealt out at random; and with the oracle that knows the ranks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from sketchynet import checkpoint
+from sketchynet.config import Recipe
+from sketchynet.data.pairs import PairedSet
+from sketchynet.flops import count_parameters, embedder_flops
+from sketchynet.models.selector import CanvasSelector
+from sketchynet.retrieval import bootstrap_interval, paired_bootstrap
+from sketchynet.stages.embedding import EmbeddingNetwork, embed_photos, embed_sketches
+from sketchynet.stages.networks import read_embedder, read_selector
+from sketchynet.stages.ranking import ranks_of
+from sketchynet.stages.run_folder import RunFolder
+from sketchynet.stages.selector import choose, query_flops
+from sketchynet.stages.teacher import full_network
+
+TEST = 2
+QUERY_RANKS = (1, 5, 10)
+
+
+@dataclass(frozen=True)
+class System:
+    """One way to answer queries: what it costs and where the true photo ends up.
+
+    A randomised system (a mixture of canvases) has several outcomes a query, each with its probability; its
+    figures are exact expectations, not one draw.
+    """
+
+    name: str
+    """Unique, e.g. ``v1@64``."""
+    network: str
+    """``full``, ``direct``, ``v1``, ``v2`` or ``oracle``."""
+    parameters: int
+    ranks: np.ndarray
+    """int64 (n, outcomes)."""
+    probabilities: np.ndarray
+    """float64 (n, outcomes), rows sum to 1."""
+    flops: np.ndarray
+    """float64 (n,): expected FLOPs of each query."""
+    canvases: np.ndarray
+    """float64 (n,): expected canvas size of each query."""
+    details: dict[str, Any] = field(default_factory=dict)
+
+    def hits(self, q: int) -> np.ndarray:
+        """float64 (n,): probability that the true photo is among the q nearest."""
+        return ((self.ranks <= q) * self.probabilities).sum(axis=1)
+
+    def figures(self, rows: np.ndarray, *, resamples: int, seed: int) -> dict[str, float]:
+        """Acc@1/5/10 with 95 % intervals, MRR, GFLOPs and mean canvas over some of the queries."""
+        found: dict[str, float] = {}
+        for q in QUERY_RANKS:
+            interval = bootstrap_interval(self.hits(q)[rows], seed=seed, resamples=resamples)
+            found |= {f"acc{q}": interval.value, f"acc{q}_low": interval.low, f"acc{q}_high": interval.high}
+        found["mrr"] = float((self.probabilities / self.ranks).sum(axis=1)[rows].mean())
+        found["gflops"] = float(self.flops[rows].mean() / 1e9)
+        found["mean_canvas"] = float(self.canvases[rows].mean())
+        found["parameters"] = self.parameters
+        return found
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Everything that was found on a split."""
+
+    sketches: np.ndarray
+    """int64 (n,): the queries."""
+    photos: np.ndarray
+    """int64 (g,): the gallery."""
+    systems: tuple[System, ...]
+    choices: np.ndarray
+    """int64 (n,): index of the canvas that V2 chose."""
+    gallery: torch.Tensor
+    """float32 (g, D): V1's gallery, for the retrieval sheet."""
+    summary: dict[str, Any]
+    """JSON-ready figures (see :func:`evaluate`)."""
+
+    def system(self, name: str) -> System:
+        """The system of that name."""
+        return next(s for s in self.systems if s.name == name)
+
+
+def evaluate(recipe: Recipe, pairs: PairedSet, folder: RunFolder, *, split: int = TEST) -> Evaluation:
+    """Evaluates a finished pipeline.
+
+    The summary holds ``systems`` (name → scope → figures, scope ``all`` or a category), ``differences``
+    (paired bootstrap of Acc@1 on the same queries), ``canvas_counts``, ``queries`` (every query's choice and
+    ranks), and what was read: split hash, counts, leaks.
+    """
+    sketches, photos = pairs.sketch_indices(split), pairs.photo_indices(split)
+    student = read_embedder(folder.final("student"))
+    policy = read_selector(folder.final("selector"))
+    gallery = embed_photos(student, pairs, photos, recipe.student.photo_size)
+    v1_ranks = _canvas_ranks(student, pairs, sketches, photos, gallery)
+    sizes = student.canvases
+    fixed = _fixed_systems("v1", student, v1_ranks)
+    systems = [_full_system(recipe, pairs, folder, sketches, photos)]
+    if folder.final("direct").exists():
+        direct = read_embedder(folder.final("direct"))
+        found = embed_photos(direct, pairs, photos, recipe.student.photo_size)
+        systems += _fixed_systems("direct", direct, _canvas_ranks(direct, pairs, sketches, photos, found))
+    systems += fixed
+    queries = pairs.sketches.select(sketches)
+    chosen = choose(policy, queries, recipe.selector)
+    parameters = count_parameters(student) + count_parameters(policy)
+    flops = query_flops(policy, student, chosen)
+    v2 = _chosen("v2", "v2", parameters, v1_ranks, chosen.canvases, flops, sizes)
+    systems.append(v2)
+    systems.append(_shuffled(v2, v1_ranks, chosen.canvases, sizes))
+    systems.append(_matched_mixture(v2, fixed, v1_ranks, sizes))
+    systems.append(_oracle(fixed, v1_ranks, sizes))
+    for number in range(len(recipe.selector.cost_weights)):
+        other = read_selector(folder.candidate(number))
+        picks = choose(other, queries, recipe.selector)
+        weight = recipe.selector.cost_weights[number]
+        systems.append(
+            _chosen(
+                f"v2[{weight:g}]", "v2", parameters, v1_ranks, picks.canvases,
+                query_flops(other, student, picks), sizes,
+            )
+        )  # fmt: skip
+    names = [system.name for system in systems]
+    best = f"v1@{sizes[-1]}"
+    contrasts = [
+        (a, b)
+        for a, b in ((best, f"direct@{sizes[-1]}"), (best, "full"), ("v2", best), ("v2", "mixture"), ("v2", "shuffled"))
+        if a in names and b in names
+    ]
+    resamples = recipe.evaluation.bootstrap
+    by_name = dict(zip(names, systems, strict=True))
+    scopes = _scopes(pairs, sketches)
+    summary = {
+        "split_hash": pairs.split_hash,
+        "queries_count": len(sketches),
+        "gallery_count": len(photos),
+        "leaks": [list(pair) for pair in pairs.leaks()],
+        "canvases": list(sizes),
+        "canvas_counts": np.bincount(chosen.canvases, minlength=len(sizes)).tolist(),
+        "systems": {
+            s.name: {
+                scope: s.figures(rows, resamples=resamples, seed=recipe.seed) for scope, rows in scopes.items()
+            }
+            | {"details": s.details}
+            for s in systems
+        },
+        "differences": {
+            f"{a} - {b}": dict(
+                zip(
+                    ("value", "low", "high"),
+                    paired_bootstrap(by_name[a].hits(1), by_name[b].hits(1), seed=recipe.seed, resamples=resamples),
+                    strict=True,
+                )
+            )
+            for a, b in contrasts
+        },
+        "queries": _queries(pairs, sketches, chosen.canvases, v1_ranks, systems[0].ranks[:, 0]),
+    }
+    return Evaluation(sketches, photos, tuple(systems), chosen.canvases, gallery, summary)
+
+
+def _scopes(pairs: PairedSet, sketches: np.ndarray) -> dict[str, np.ndarray]:
+    """Row numbers of all queries and of each category's (where there are several)."""
+    categories = pairs.categories[pairs.sketch_photo[sketches]]
+    scopes = {"all": np.arange(len(sketches))}
+    present = np.unique(categories)
+    if len(present) > 1:
+        scopes |= {pairs.category_names[c]: np.flatnonzero(categories == c) for c in present}
+    return scopes
+
+
+def _canvas_ranks(
+    network: EmbeddingNetwork, pairs: PairedSet, sketches: np.ndarray, photos: np.ndarray, gallery: torch.Tensor
+) -> np.ndarray:
+    """int64 (n, K): rank of every query at every canvas of the network."""
+    queries = pairs.sketches.select(sketches)
+    sizes: tuple[int, ...] = network.canvases  # type: ignore[attr-defined]  # embedders and ensembles have it
+    columns = [ranks_of(pairs, sketches, embed_sketches(network, queries, s), photos, gallery).numpy() for s in sizes]
+    return np.stack(columns, axis=1)
+
+
+def _certain(ranks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """One outcome a query, with probability 1."""
+    return ranks[:, None], np.ones((len(ranks), 1))
+
+
+def _full_system(
+    recipe: Recipe, pairs: PairedSet, folder: RunFolder, sketches: np.ndarray, photos: np.ndarray
+) -> System:
+    network, size = full_network(recipe, folder), recipe.teacher.canvas
+    gallery = embed_photos(network, pairs, photos, size)
+    queries = embed_sketches(network, pairs.sketches.select(sketches), size)
+    ranks, certain = _certain(ranks_of(pairs, sketches, queries, photos, gallery).numpy())
+    count = len(sketches)
+    flops = np.full(count, float(embedder_flops(network, size)))
+    return System("full", "full", count_parameters(network), ranks, certain, flops, np.full(count, float(size)))
+
+
+def _fixed_systems(name: str, network: Any, ranks: np.ndarray) -> list[System]:
+    count, parameters = len(ranks), count_parameters(network)
+    systems = []
+    for number, size in enumerate(network.canvases):
+        outcome, certain = _certain(ranks[:, number])
+        flops = np.full(count, float(embedder_flops(network, size)))
+        systems.append(
+            System(f"{name}@{size}", name, parameters, outcome, certain, flops, np.full(count, float(size)))
+        )
+    return systems
+
+
+def _chosen(
+    name: str,
+    network: str,
+    parameters: int,
+    ranks: np.ndarray,
+    choices: np.ndarray,
+    flops: np.ndarray,
+    sizes: tuple[int, ...],
+) -> System:
+    outcome, certain = _certain(ranks[np.arange(len(ranks)), choices])
+    shares = np.bincount(choices, minlength=len(sizes)) / len(choices)
+    details = {"shares": {str(size): float(share) for size, share in zip(sizes, shares, strict=True)}}
+    canvases = np.asarray(sizes, dtype=np.float64)[choices]
+    return System(name, network, parameters, outcome, certain, flops, canvases, details)
+
+
+def _shuffled(v2: System, ranks: np.ndarray, choices: np.ndarray, sizes: tuple[int, ...]) -> System:
+    """V2's choices dealt to the queries at random: the expectation over all permutations."""
+    shares = np.bincount(choices, minlength=len(sizes)) / len(choices)
+    flops = np.full(len(ranks), v2.flops.mean())
+    canvases = np.full(len(ranks), v2.canvases.mean())
+    return System("shuffled", "mixture", v2.parameters, ranks, np.tile(shares, (len(ranks), 1)), flops, canvases)
+
+
+def _matched_mixture(v2: System, fixed: list[System], ranks: np.ndarray, sizes: tuple[int, ...]) -> System:
+    """The most accurate mixture of two fixed canvases that costs on average what V2 costs.
+
+    It pays no policy, and its canvases are picked with the test ranks in hand: a rival that no one could do
+    better than without looking at the sketch.
+    """
+    budget = float(v2.flops.mean())
+    cost = np.array([float(s.flops.mean()) for s in fixed])
+    accuracy = np.array([float(s.hits(1).mean()) for s in fixed])
+    best, weights = -1.0, np.zeros(len(fixed))
+    for low in range(len(fixed)):
+        for high in range(len(fixed)):
+            if cost[low] > budget or (cost[high] <= budget and low != high):
+                continue
+            share = 0.0 if low == high else (budget - cost[low]) / (cost[high] - cost[low])
+            value = (1 - share) * accuracy[low] + share * accuracy[high]
+            if value > best:
+                best, weights = value, np.eye(len(fixed))[low] * (1 - share) + np.eye(len(fixed))[high] * share
+    count = len(ranks)
+    details = {"shares": {str(size): float(w) for size, w in zip(sizes, weights, strict=True)}}
+    return System(
+        "mixture",
+        "mixture",
+        fixed[0].parameters,
+        ranks,
+        np.tile(weights, (count, 1)),
+        np.full(count, float(weights @ cost)),
+        np.full(count, float(weights @ np.asarray(sizes))),
+        details,
+    )
+
+
+def _oracle(fixed: list[System], ranks: np.ndarray, sizes: tuple[int, ...]) -> System:
+    """The cheapest canvas that ranks the photo first, or the cheapest of all where none does."""
+    hit = ranks == 1
+    choices = np.where(hit.any(axis=1), hit.argmax(axis=1), 0)
+    cost = np.array([s.flops.mean() for s in fixed])
+    return _chosen("oracle", "oracle", fixed[0].parameters, ranks, choices, cost[choices], sizes)
+
+
+def _queries(
+    pairs: PairedSet, sketches: np.ndarray, choices: np.ndarray, ranks: np.ndarray, full: np.ndarray
+) -> list[dict[str, Any]]:
+    ids = pairs.sketches.ids
+    assert ids is not None  # a paired set has them
+    return [
+        {
+            "sketch": ids[i],
+            "photo": pairs.photo_ids[pairs.sketch_photo[i]],
+            "choice": int(choice),
+            "ranks": [int(r) for r in row],
+            "full_rank": int(f),
+        }
+        for i, choice, row, f in zip(sketches, choices, ranks, full, strict=True)
+    ]
+
+
+def save_evaluation(folder: RunFolder, evaluation: Evaluation) -> None:
+    """Writes the summary to the run's folder."""
+    checkpoint.write_json(folder.evaluation, evaluation.summary)

@@ -1,0 +1,65 @@
+"""Which training photos the students are fitted on, and which give the selector its rewards.
+
+On its own training sketches a student ranks nearly everything first at every canvas, and a policy would
+learn nothing from it: rewards come from sketches that the rewarding student was not fitted on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from sketchynet.config import SelectorConfig
+from sketchynet.data.pairs import PairedSet
+
+TRAIN = 0
+
+
+@dataclass(frozen=True)
+class Folds:
+    """A partition of the training photos; pictures that repeat stay together."""
+
+    student: np.ndarray
+    """int64: sketches that the student (and the directly trained one) is fitted on."""
+    fitted: tuple[np.ndarray, ...]
+    """For each rewarding student, the int64 sketches it is fitted on."""
+    rewarded: tuple[np.ndarray, ...]
+    """For each rewarding student, the int64 sketches that it gives rewards for."""
+    galleries: tuple[np.ndarray, ...]
+    """For each rewarding student, the int64 photos it searches."""
+    cross_fitted: bool
+    """Whether the rewarding students are trained apart; otherwise the student itself is the only one."""
+
+
+def make_folds(pairs: PairedSet, settings: SelectorConfig, *, seed: int) -> Folds:
+    """Cross-fitting folds, or one held-out share where ``settings.folds`` is 0."""
+    train = pairs.photo_indices(TRAIN)
+    sketches = pairs.sketch_indices(TRAIN)
+    part = _partition(pairs, train, settings, seed)
+    of_sketch = part[pairs.sketch_photo[sketches]]
+    numbers = range(settings.folds) if settings.folds else (0,)
+    cross = settings.folds > 0
+    return Folds(
+        student=sketches if cross else sketches[of_sketch != 0],
+        fitted=tuple(sketches[of_sketch != n] for n in numbers),
+        rewarded=tuple(sketches[of_sketch == n] for n in numbers),
+        galleries=tuple(train[part[train] == n] for n in numbers),
+        cross_fitted=cross,
+    )
+
+
+def _partition(pairs: PairedSet, train: np.ndarray, settings: SelectorConfig, seed: int) -> np.ndarray:
+    """int64 (P,): part of every training photo (part 0 is held out where there are no folds), -1 elsewhere."""
+    generator = np.random.default_rng([seed, 9001])
+    part = np.full(len(pairs.photos), -1, dtype=np.int64)
+    for category in np.unique(pairs.categories[train]):
+        members = train[pairs.categories[train] == category]
+        contents = generator.permutation(np.unique(pairs.content[members]))
+        if settings.folds:
+            of_content = np.arange(len(contents)) % settings.folds
+        else:
+            of_content = (np.arange(len(contents)) >= round(settings.holdout * len(contents))).astype(np.int64)
+        lookup = dict(zip(contents.tolist(), of_content.tolist(), strict=True))
+        part[members] = [lookup[c] for c in pairs.content[members].tolist()]
+    return part

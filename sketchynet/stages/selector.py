@@ -1,0 +1,314 @@
+"""SketchyNetV2's policy: REINFORCE over canvases, one policy per price of FLOPs, picked on validation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from sketchynet import checkpoint
+from sketchynet.config import Recipe, SelectorConfig
+from sketchynet.data.pairs import PairedSet
+from sketchynet.flops import embedder_flops, selector_flops
+from sketchynet.losses import leave_one_out_baseline, policy_entropy, reinforce_loss, reward
+from sketchynet.models.embedder import Embedder
+from sketchynet.models.selector import CanvasSelector, selector_input
+from sketchynet.sketch import SketchBatch
+from sketchynet.stages.embedding import embed_photos, embed_sketches
+from sketchynet.stages.ranking import ranks_of
+from sketchynet.stages.rewards import RewardTable, view_sketches
+from sketchynet.stages.run_folder import RunFolder
+from sketchynet.stages.runtime import Report, Rollout, RolloutRequest, Runtime
+from sketchynet.stages.validation import VALIDATION
+
+NAME = "selector"
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What a policy chose for some sketches, greedily."""
+
+    canvases: np.ndarray
+    """int64 (n,): index of the canvas."""
+    steps: np.ndarray
+    """int64 (n,): points that the policy read."""
+
+
+def choose(policy: CanvasSelector, sketches: SketchBatch, settings: SelectorConfig) -> Choices:
+    """The most probable canvas of every sketch."""
+    points, lengths = selector_input(sketches, tolerance=settings.tolerance, max_points=settings.max_points)
+    policy.eval()
+    with torch.no_grad():
+        logits = policy(points, lengths)
+    return Choices(logits.argmax(dim=1).numpy(), lengths.numpy())
+
+
+def query_flops(policy: CanvasSelector, student: Embedder, choices: Choices) -> np.ndarray:
+    """float64 (n,): FLOPs of every query: policy and student at the chosen canvas."""
+    of_canvas = np.array([embedder_flops(student, size) for size in student.canvases], dtype=np.float64)
+    of_steps = {int(n): selector_flops(policy, int(n)) for n in np.unique(choices.steps)}
+    return of_canvas[choices.canvases] + np.array([of_steps[int(n)] for n in choices.steps], dtype=np.float64)
+
+
+def train_selector(
+    recipe: Recipe,
+    pairs: PairedSet,
+    runtime: Runtime,
+    rollout: Rollout,
+    folder: RunFolder,
+    *,
+    student: Embedder,
+    sketches: np.ndarray,
+) -> None:
+    """Trains a policy for every price and writes the picked one to ``selector/final``.
+
+    Args:
+        rollout: answers the policy's choices, here or by actors.
+        student: SketchyNetV1, frozen; validation and FLOPs are its own.
+        sketches: int64, ascending: the sketches that rewards are given for.
+    """
+    target = folder.final(NAME)
+    if target.exists():
+        return
+    settings = recipe.selector
+    training = _PolicyTraining(recipe, pairs, rollout, student, sketches)
+    checkpoint.remove_partial(folder.stage(NAME))
+    newest = checkpoint.latest_epoch(folder.stage(NAME))
+    if newest is not None:
+        training.restore(checkpoint.read_state(newest))
+    epochs = settings.optimization.epochs
+    total = epochs * len(settings.cost_weights)
+    runtime.report(
+        Report(
+            NAME,
+            "start",
+            training.done,
+            payload={"epochs": total, "parameters": settings.model_dump(mode="json")},
+        )
+    )
+    while training.done < total:
+        figures = training.epoch()
+        runtime.report(Report(NAME, "metrics", training.done, metrics=figures))
+        if training.done % settings.optimization.validate_every == 0 and training.done < total:
+            training.save(checkpoint.epoch_directory(folder.stage(NAME), training.done))
+            checkpoint.prune_epochs(folder.stage(NAME), keep=2)
+    validation = Validation.of(pairs, student, recipe.student.photo_size)
+    candidates = [validation.judge(policy, student, settings) for policy in training.finished]
+    chosen = pick(candidates, validation.full_accuracy, settings.tolerated_loss)
+    figures = {
+        f"candidate_{weight:g}/{key}": value
+        for weight, candidate in zip(settings.cost_weights, candidates, strict=True)
+        for key, value in candidate.items()
+    }
+    summary = {
+        "cost_weight": settings.cost_weights[chosen],
+        "largest_canvas_acc1": validation.full_accuracy,
+        "candidates": candidates,
+        "rollouts": training.table.known,
+    }
+    for number, policy in enumerate(training.finished):
+        write_policy(folder.candidate(number), policy, candidates[number])
+    write_policy(target, training.finished[chosen], summary)
+    checkpoint.prune_epochs(folder.stage(NAME), keep=0)
+    runtime.report(Report(NAME, "metrics", total, metrics=figures))
+    runtime.report(Report(NAME, "end", total, payload={"status": "FINISHED"}))
+
+
+def write_policy(directory: Path, policy: CanvasSelector, metrics: dict[str, Any]) -> None:
+    """Writes a policy's checkpoint."""
+    checkpoint.write_checkpoint(directory, network=policy.state_dict(), config=policy.config, metrics=metrics)
+
+
+def pick(candidates: list[dict[str, float]], full_accuracy: float, tolerated_loss: float) -> int:
+    """Number of the cheapest candidate whose validation Acc@1 is within tolerance of the largest canvas.
+
+    If none is, the most accurate one; among equals the cheaper.
+
+    Args:
+        candidates: ``acc1`` in [0, 1] and ``gflops`` of each.
+        full_accuracy: Acc@1 of the student at its largest canvas, in [0, 1].
+        tolerated_loss: in points of a hundred.
+    """
+    floor = full_accuracy - tolerated_loss / 100
+    order = range(len(candidates))
+    good = [i for i in order if candidates[i]["acc1"] >= floor - 1e-9]
+    if good:
+        return min(good, key=lambda i: candidates[i]["gflops"])
+    return max(order, key=lambda i: (candidates[i]["acc1"], -candidates[i]["gflops"]))
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Ranks of the validation sketches at every canvas by the frozen student: all a choice can lead to."""
+
+    sketches: SketchBatch
+    ranks: np.ndarray
+    """int64 (n, K)."""
+
+    @classmethod
+    def of(cls, pairs: PairedSet, student: Embedder, photo_size: int) -> Validation:
+        """Ranks of the validation split."""
+        rows, photos = pairs.sketch_indices(VALIDATION), pairs.photo_indices(VALIDATION)
+        sketches = pairs.sketches.select(rows)
+        gallery = embed_photos(student, pairs, photos, photo_size)
+        ranks = [
+            ranks_of(pairs, rows, embed_sketches(student, sketches, canvas), photos, gallery).numpy()
+            for canvas in student.canvases
+        ]
+        return cls(sketches, np.stack(ranks, axis=1))
+
+    @property
+    def full_accuracy(self) -> float:
+        """Acc@1 at the largest canvas, in [0, 1]."""
+        return float((self.ranks[:, -1] == 1).mean())
+
+    def judge(self, policy: CanvasSelector, student: Embedder, settings: SelectorConfig) -> dict[str, float]:
+        """Acc@1, MRR, GFLOPs a query and share of every canvas under a policy."""
+        choices = choose(policy, self.sketches, settings)
+        ranks = self.ranks[np.arange(len(self.ranks)), choices.canvases]
+        shares = np.bincount(choices.canvases, minlength=len(student.canvases)) / len(ranks)
+        figures = {
+            "acc1": float((ranks == 1).mean()),
+            "mrr": float((1.0 / ranks).mean()),
+            "gflops": float(query_flops(policy, student, choices).mean() / 1e9),
+        }
+        return figures | {f"share_{size}": float(s) for size, s in zip(student.canvases, shares, strict=True)}
+
+
+class _PolicyTraining:
+    """Policies for all prices, one after another, over one table of outcomes."""
+
+    def __init__(
+        self, recipe: Recipe, pairs: PairedSet, rollout: Rollout, student: Embedder, sketches: np.ndarray
+    ) -> None:
+        self.recipe, self.settings, self.pairs, self.rollout = recipe, recipe.selector, pairs, rollout
+        self.sketches = sketches
+        canvas_flops = torch.tensor([embedder_flops(student, s) for s in student.canvases], dtype=torch.float64)
+        self.cost = (canvas_flops / canvas_flops[-1]).float()
+        self.table = RewardTable(self.settings.views, sketches, len(student.canvases))
+        self.inputs = [self._view_input(view) for view in range(self.settings.views)]
+        self.finished: list[CanvasSelector] = []
+        self.done = 0
+        self._begin()
+
+    def _view_input(self, view: int) -> tuple[torch.Tensor, torch.Tensor]:
+        views = np.full(len(self.sketches), view)
+        drawn = view_sketches(self.pairs.sketches, self.sketches, views, self.recipe.augmentation, self.recipe.seed)
+        settings = self.settings
+        return selector_input(drawn, tolerance=settings.tolerance, max_points=settings.max_points)
+
+    def _begin(self) -> None:
+        """A fresh policy for the next price; all start from the same weights."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.recipe.seed * 1000 + 900)
+            self.policy = CanvasSelector(len(self.cost), self.settings.hidden)
+        self.optimizer = torch.optim.AdamW(
+            self.policy.parameters(),
+            lr=self.settings.optimization.learning_rate,
+            weight_decay=self.settings.optimization.weight_decay,
+        )
+
+    def epoch(self) -> dict[str, float]:
+        """One pass over the rewarded sketches, each in one of its views."""
+        settings = self.settings
+        epochs = settings.optimization.epochs
+        number, epoch = divmod(self.done, epochs)
+        weight = settings.cost_weights[number]
+        generator = np.random.default_rng([self.recipe.seed, epoch, 41])
+        sampler = torch.Generator().manual_seed(int(generator.integers(2**31)))
+        order = generator.permutation(len(self.sketches))
+        views = generator.integers(0, settings.views, len(order))
+        batches = np.array_split(np.arange(len(order)), -(-len(order) // settings.optimization.batch_size))
+        self.policy.train()
+        sums = {"reward": 0.0, "entropy": 0.0, "cost": 0.0, "reciprocal_rank": 0.0}
+        remaining = 1.0 - epoch / epochs
+        for group in self.optimizer.param_groups:
+            group["lr"] = settings.optimization.learning_rate * max(remaining, 0.05)
+        for batch in batches:
+            rows, seen = order[batch], views[batch]
+            logits = self.policy(*self._read(rows, seen))
+            log_probabilities = logits.log_softmax(dim=1)
+            drawn = torch.multinomial(
+                log_probabilities.detach().exp(), settings.samples, replacement=True, generator=sampler
+            ).T
+            rewards, reciprocal = self._rewards(rows, seen, drawn, weight)
+            chosen = log_probabilities.expand(settings.samples, -1, -1).gather(2, drawn[:, :, None]).squeeze(2)
+            entropy = policy_entropy(logits)
+            loss = reinforce_loss(chosen, rewards, leave_one_out_baseline(rewards))
+            self.optimizer.zero_grad(set_to_none=True)
+            (loss - settings.entropy * remaining * entropy).backward()
+            if settings.optimization.gradient_clip is not None:
+                torch.nn.utils.clip_grad_norm_(self.policy.parameters(), settings.optimization.gradient_clip)
+            self.optimizer.step()
+            share = len(batch) / len(order)
+            sums["reward"] += share * float(rewards.mean())
+            sums["entropy"] += share * float(entropy.detach())
+            sums["cost"] += share * float(self.cost[drawn].mean())
+            sums["reciprocal_rank"] += share * float(reciprocal.mean())
+        self.done += 1
+        if self.done % epochs == 0:
+            self.finished.append(self.policy.eval())
+            if self.done < epochs * len(settings.cost_weights):
+                self._begin()
+        return {f"cost_weight_{weight:g}/{key}": value for key, value in sums.items()} | {
+            "outcomes_known": float(self.table.known)
+        }
+
+    def _read(self, rows: np.ndarray, views: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        """The policy's input for some rows of the rewarded sketches, each in its view."""
+        parts = [(self.inputs[v][0][r], self.inputs[v][1][r]) for r, v in zip(rows, views, strict=True)]
+        lengths = torch.stack([length for _, length in parts])
+        longest = int(lengths.max())
+        points = torch.zeros(len(parts), longest, parts[0][0].shape[1])
+        for i, (row, length) in enumerate(parts):
+            points[i, : int(length)] = row[: int(length)]
+        return points, lengths
+
+    def _rewards(
+        self, rows: np.ndarray, views: np.ndarray, drawn: torch.Tensor, weight: float
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Rewards (samples, B) of the drawn canvases, and the reciprocal ranks behind them."""
+        samples = len(drawn)
+        request = RolloutRequest(
+            np.tile(self.sketches[rows], samples), np.tile(views, samples), drawn.reshape(-1).numpy()
+        )
+        outcome = self.table.lookup(request, self.rollout)
+        ranks = torch.from_numpy(outcome.ranks).view_as(drawn)
+        rewards = reward(
+            ranks,
+            torch.from_numpy(outcome.triplets).view_as(drawn),
+            self.cost[drawn],
+            lambda_flops=weight,
+            lambda_rank=self.settings.rank_weight,
+            lambda_triplet=self.settings.triplet_weight,
+        )
+        return rewards, 1.0 / ranks
+
+    def save(self, directory: Path) -> None:
+        """Writes a checkpoint with all that a resume needs."""
+        state = {
+            "done": self.done,
+            "policy": self.policy.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "finished": [policy.state_dict() for policy in self.finished],
+            "ranks": torch.from_numpy(self.table.ranks),
+            "triplets": torch.from_numpy(self.table.triplets),
+        }
+        checkpoint.write_checkpoint(
+            directory, network=self.policy.state_dict(), config=self.policy.config, metrics={}, state=state
+        )
+
+    def restore(self, state: Any) -> None:
+        """Goes back to a checkpoint that :meth:`save` wrote."""
+        self.done = state["done"]
+        self.policy.load_state_dict(state["policy"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        for weights in state["finished"]:
+            policy = CanvasSelector(len(self.cost), self.settings.hidden)
+            policy.load_state_dict(weights)
+            self.finished.append(policy.eval())
+        self.table.ranks[:] = state["ranks"].numpy()
+        self.table.triplets[:] = state["triplets"].numpy()
