@@ -1,0 +1,232 @@
+"""Parameters of procedural chairs: families share a coarse shape, siblings differ in fine detail."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import numpy as np
+
+from sketchynet.data.procedural.config import CHAIR_STREAM, ProceduralConfig
+
+Generator = np.random.Generator
+
+BACKS = ("frame", "hoop", "panel")
+CRESTS = ("straight", "arch", "dip", "yoke")
+PANEL_SHAPES = ("square", "rounded", "oval", "arch", "shield", "tulip", "barrel")
+SEATS = ("square", "round", "bell")
+LEGS = ("straight", "splayed", "turned", "sabre", "cabriole", "sled", "cantilever", "star", "disc", "cross", "block")
+ARMS = ("none", "post", "swoop", "loop", "slab")
+INFILLS = {
+    "frame": ("slats", "spindles", "rails", "cross", "lattice", "splat"),
+    "hoop": ("spindles", "splat"),
+    "panel": ("plain", "buttons", "channels", "ribs", "inset", "cutout", "holes"),
+}
+COUNTS = {
+    "slats": (2, 6), "spindles": (4, 10), "rails": (2, 6), "cross": (1, 3), "lattice": (3, 7), "splat": (0, 2),
+    "plain": (0, 0), "buttons": (2, 4), "channels": (2, 8), "ribs": (2, 7), "inset": (1, 2), "cutout": (0, 0),
+    "holes": (2, 4),
+}  # fmt: skip
+CUTOUTS = ("circle", "heart", "diamond", "slot", "keyhole", "cross")
+STRETCHERS = ("none", "h", "box", "sides", "front", "ladder", "x")
+FOUR_LEGS = ("straight", "splayed", "turned", "sabre", "cabriole")
+
+WOOD = ((176, 122, 72), (140, 88, 48), (208, 168, 112), (98, 60, 38), (66, 46, 36), (222, 196, 150), (160, 70, 44))
+PAINT = ((232, 230, 224), (44, 44, 48), (178, 52, 44), (96, 148, 92), (72, 116, 160), (226, 178, 60), (150, 190, 60))
+METAL = ((150, 154, 160), (70, 72, 78), (196, 198, 202), (34, 34, 38))
+FABRIC = (
+    (196, 186, 168), (120, 128, 132), (64, 84, 120), (150, 58, 56), (92, 122, 96), (214, 170, 90), (60, 56, 58),
+    (176, 140, 120), (120, 150, 170), (222, 216, 206), (170, 96, 130),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Chair:
+    """One chair. Lengths are in units of a usual seat's width, angles in radians."""
+
+    # Coarse shape, shared by a family.
+    width: float
+    depth: float
+    seat_height: float
+    back_height: float
+    back_width: float
+    """Of the back at the seat, as a share of `width`."""
+    flare: float
+    """How much wider the back is at its top, as a share."""
+    rake: float
+    """Backward lean of the back, length per height."""
+    bow: float
+    """How far the back's sides come forward."""
+    taper: float
+    """How much wider the seat is in front than behind, as a share."""
+    seat: str
+    seat_thickness: float
+    back: str
+    crest: str
+    crest_height: float
+    panel: str
+    lift: float
+    """Gap between the seat and a panel back, as a share of the back's height."""
+    legs: str
+    leg_radius: float
+    splay: float
+    arms: str
+    arm_height: float
+    azimuth: float
+    elevation: float
+    # Fine detail, in which siblings differ.
+    infill: str
+    count: int
+    infill_low: float
+    """Where the infill begins, as a share of the back's height."""
+    cutout: str
+    stretchers: str
+    stretcher_height: float
+    cushion: str
+    apron: str
+    rings: int
+    finials: bool
+    feet: bool
+    grooves: int
+    # Look of the photo only.
+    wood: tuple[int, int, int]
+    fabric: tuple[int, int, int]
+    upholstered: bool
+    metal_legs: bool
+    pattern: int
+
+    def fine(self) -> tuple[object, ...]:
+        """What tells siblings apart."""
+        kept = self.cutout if self.infill in ("splat", "cutout") else ""
+        return (self.infill, self.count, kept, self.stretchers, self.cushion, self.apron, self.rings, self.grooves)
+
+
+def _pick(rng: Generator, values: tuple[str, ...], weights: tuple[float, ...] | None = None) -> str:
+    if weights is None:
+        return values[int(rng.integers(len(values)))]
+    total = np.cumsum(weights)
+    return values[int(np.searchsorted(total, rng.random() * total[-1], side="right"))]
+
+
+def _count(rng: Generator, infill: str) -> int:
+    low, high = COUNTS[infill]
+    return int(rng.integers(low, high + 1))
+
+
+def _look(rng: Generator) -> dict[str, object]:
+    palette = WOOD if rng.random() < 0.6 else PAINT
+    wood = np.array(palette[int(rng.integers(len(palette)))]) + rng.integers(-12, 13, 3)
+    fabric = np.array(FABRIC[int(rng.integers(len(FABRIC)))]) + rng.integers(-14, 15, 3)
+    return {
+        "wood": tuple(int(c) for c in np.clip(wood, 20, 240)),
+        "fabric": tuple(int(c) for c in np.clip(fabric, 20, 240)),
+        "metal_legs": bool(rng.random() < 0.3),
+        "pattern": int(rng.integers(4)),
+    }
+
+
+def _fresh(rng: Generator) -> Chair:
+    """A chair with every parameter drawn anew."""
+    back = _pick(rng, BACKS, (0.42, 0.16, 0.42))
+    soft = back == "panel" and rng.random() < 0.7
+    legs = _pick(rng, LEGS, (18, 14, 12, 8, 6, 9, 7, 11, 6, 6, 9 if soft else 0))
+    if back == "hoop":
+        legs = _pick(rng, ("splayed", "turned", "star"), (5, 4, 1))
+    arms = _pick(rng, ARMS, (46, 18, 14, 12, 26 if soft else 2))
+    if legs == "block":
+        arms = _pick(rng, ("none", "slab"), (1, 4))
+    seat = _pick(rng, SEATS, (0.55, 0.22, 0.23))
+    tall = rng.random() < 0.12 and legs in (*FOUR_LEGS, "star", "disc") and arms == "none"
+    low = legs == "block"
+    wide = arms == "slab"
+    infill = _pick(rng, INFILLS[back])
+    thickness = rng.uniform(0.22, 0.34) if low else rng.uniform(0.12, 0.2) if soft else rng.uniform(0.05, 0.1)
+    return Chair(
+        width=rng.uniform(1.0, 1.9) if low else rng.uniform(0.9, 1.25) if wide else rng.uniform(0.8, 1.15),
+        depth=rng.uniform(0.85, 1.05) * (0.85 if tall else 1.0),
+        seat_height=rng.uniform(1.25, 1.6) if tall else rng.uniform(0.45, 0.62) if low else rng.uniform(0.78, 1.02),
+        back_height=rng.uniform(0.35, 0.8) if tall else rng.choice([rng.uniform(0.55, 0.8), rng.uniform(0.9, 1.5)]),
+        back_width=rng.uniform(0.78, 1.0),
+        flare=rng.uniform(-0.18, 0.2),
+        rake=rng.uniform(0.06, 0.34),
+        bow=rng.uniform(0.0, 0.14) + (0.2 if seat == "round" else 0.0),
+        taper=rng.uniform(0.0, 0.16),
+        seat=seat,
+        seat_thickness=thickness,
+        back=back,
+        crest=_pick(rng, CRESTS),
+        crest_height=rng.uniform(0.09, 0.22),
+        panel=_pick(rng, PANEL_SHAPES),
+        lift=rng.uniform(0.12, 0.3) if rng.random() < 0.45 and not low else 0.0,
+        legs=legs,
+        leg_radius=rng.uniform(0.028, 0.06),
+        splay=rng.uniform(0.0, 0.06) if legs in ("straight", "cabriole") else rng.uniform(0.06, 0.2),
+        arms=arms,
+        arm_height=rng.uniform(0.34, 0.5),
+        azimuth=float(rng.choice([-1.0, 1.0])) * rng.uniform(0.3, 0.8),
+        elevation=rng.uniform(0.2, 0.42),
+        infill=infill,
+        count=_count(rng, infill),
+        infill_low=rng.choice([0.0, 0.14, 0.26, 0.4]),
+        cutout=_pick(rng, CUTOUTS),
+        stretchers=_pick(rng, STRETCHERS),
+        stretcher_height=rng.uniform(0.22, 0.5),
+        cushion=_pick(rng, ("none", "pad", "piped", "buttoned"), (5, 3, 2, 2)),
+        apron=_pick(rng, ("none", "plain", "arched", "scalloped"), (4, 2, 2, 1)),
+        rings=int(rng.integers(0, 4)),
+        finials=bool(rng.random() < 0.3),
+        feet=bool(rng.random() < 0.4),
+        grooves=int(rng.choice([0, 0, 0, 2, 3, 4, 5, 6])),
+        upholstered=soft,
+        **_look(rng),  # type: ignore[arg-type]  # a mapping of mixed types cannot be checked field by field
+    )
+
+
+def _sibling(rng: Generator, base: Chair) -> Chair:
+    """`base` with other fine detail, a hair's difference in proportion and, half of the time, another look."""
+    infill = base.infill if rng.random() < 0.75 else _pick(rng, INFILLS[base.back])
+    other = _fresh(rng)
+
+    def either(mine: object, theirs: object, share: float) -> object:
+        return theirs if rng.random() < share else mine
+
+    fine = {name: either(getattr(base, name), getattr(other, name), 0.4) for name in (
+        "cutout", "stretchers", "cushion", "apron", "rings", "finials", "feet", "grooves",
+    )}  # fmt: skip
+    nearly = {name: getattr(base, name) * (1.0 + rng.normal(0.0, 0.012)) for name in (
+        "width", "seat_height", "back_height", "crest_height", "stretcher_height",
+    )}  # fmt: skip
+    look = _look(rng)
+    return replace(
+        base,
+        infill=infill,
+        count=_count(rng, infill),
+        azimuth=base.azimuth + rng.normal(0.0, 0.03),
+        **fine,
+        **nearly,
+        **(look if rng.random() < 0.5 else {}),  # type: ignore[arg-type]  # as above
+    )
+
+
+@lru_cache(maxsize=512)
+def family(config: ProceduralConfig, seed: int, number: int) -> tuple[Chair, ...]:
+    """The `family_size` chairs of family `number`.
+
+    With probability `config.distinct` they are unrelated; otherwise they are siblings, no two of which
+    agree in all their fine detail.
+    """
+    rng = np.random.default_rng([seed, CHAIR_STREAM, number])
+    if rng.random() < config.distinct:
+        return tuple(_fresh(rng) for _ in range(config.family_size))
+    members = [_fresh(rng)]
+    while len(members) < config.family_size:
+        sibling = _sibling(rng, members[0])
+        # The fine detail is finite: a family that has used it all up may repeat it.
+        if all(sibling.fine() != member.fine() for member in members) or len(members) > 64:
+            members.append(sibling)
+    return tuple(members)
+
+
+def chair(config: ProceduralConfig, seed: int, index: int) -> Chair:
+    """Chair `index` of the unlimited row that `seed` stands for."""
+    return family(config, seed, index // config.family_size)[index % config.family_size]
