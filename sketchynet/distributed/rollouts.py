@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import torch
 
@@ -27,6 +27,7 @@ from ray.exceptions import RayActorError, RayTaskError  # isort: skip
 __all__ = ["RolloutPool", "RolloutStatistics"]
 
 _log = logging.getLogger(__name__)
+_NOTICE_SECONDS = 60.0
 _QUEUED = 2  # chunks an actor holds: the next one is already there when it finishes one
 
 
@@ -95,7 +96,7 @@ class RolloutPool:
         self._restarts = 0
         self._actors: list[Any] = [self._start() for _ in range(actors)]
         try:
-            _get([actor.build.remote() for actor in self._actors])
+            self._build()
         except BaseException:
             self.close()
             raise
@@ -121,13 +122,24 @@ class RolloutPool:
         for actor in actors:
             ray.kill(actor)
 
-    def __enter__(self) -> RolloutPool:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _build(self) -> None:
+        """Waits until every actor has built its worker; says so while the cluster has no room for them."""
+        built = [actor.build.remote() for actor in self._actors]
+        while True:
+            ready, missing = ray.wait(built, num_returns=len(built), timeout=_NOTICE_SECONDS)
+            _get(ready)
+            if not missing:
+                return
+            free = ray.available_resources().get("CPU", 0)
+            _log.warning("%d rollout actors wait for a free CPU each (%g are free)", len(missing), free)
 
     def _start(self) -> Any:
         return RolloutActor.options(num_gpus=self._gpus).remote(self._factory)  # type: ignore[attr-defined]

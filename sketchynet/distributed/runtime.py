@@ -82,7 +82,8 @@ class TorchRuntime:
 
     def barrier(self) -> None:
         """Waits until every worker is here."""
-        dist.barrier()
+        # nccl guesses a device, with a warning, unless told
+        dist.barrier(device_ids=[self.device.index or 0] if self.device.type == "cuda" else None)
 
     def report(self, report: Report) -> None:
         """Hands a report of rank 0 to the listener; those of other ranks are dropped."""

@@ -18,9 +18,9 @@ for _name, _value in {
 }.items():
     os.environ.setdefault(_name, _value)
 
-import ray  # noqa: E402
+import ray
 
-from sketchynet.errors import InputError  # noqa: E402
+from sketchynet.errors import InputError
 
 __all__ = ["connect", "cores", "shutdown"]
 

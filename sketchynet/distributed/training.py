@@ -135,7 +135,7 @@ def run_training(
             name=name,
             storage_path=str(storage.resolve() / "ray"),
             failure_config=ray.train.FailureConfig(max_failures=max_failures),
-            callbacks=[_FailureWatch(mailbox, max_failures)],
+            callbacks=[_FailureWatch(mailbox, max_failures)],  # type: ignore[list-item]  # hint is of Ray Tune
         ),
     )
     fit = _Fit(trainer)
@@ -168,7 +168,7 @@ class _Fit(threading.Thread):
     def run(self) -> None:
         try:
             self._trainer.fit()
-        except Exception as error:  # raised in the main thread, by run_training
+        except Exception as error:  # noqa: BLE001 (raised again in the main thread, by run_training)
             self.error = error
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from types import ModuleType
 
@@ -17,6 +16,7 @@ def ray_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModuleType
         patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
         patch.setenv("RAY_AUTH_MODE", "disabled")
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
         patch.delenv("RAY_ADDRESS", raising=False)
         from sketchynet.distributed import session
 
@@ -27,6 +27,3 @@ def ray_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModuleType
         finally:
             session.shutdown()
             assert not ray.is_initialized()
-
-
-os.environ.setdefault("OMP_NUM_THREADS", "1")

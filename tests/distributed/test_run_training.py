@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -22,7 +23,7 @@ STEPS = 6
 def toy_stage(runtime: Runtime, storage: Path, on_step: Callable[[Runtime, int], None]) -> None:
     """Trains a small network and goes on from ``storage/state.pt`` where there is one."""
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8).eval(), nn.ReLU(), nn.Linear(8, 3))
+    model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     first, state = 0, storage / "state.pt"
     if state.exists():
@@ -43,7 +44,7 @@ def toy_stage(runtime: Runtime, storage: Path, on_step: Callable[[Runtime, int],
             saved = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1}
             torch.save(saved, storage / "state.new")
             os.replace(storage / "state.new", state)
-        runtime.report(Report("toy", "metrics", step=step, metrics={"loss": float(loss)}))
+        runtime.report(Report("toy", "metrics", step=step, metrics={"loss": loss.item()}))
     runtime.barrier()
 
 
@@ -99,3 +100,20 @@ def test_input_error_of_a_worker_reaches_the_driver(ray_session: ModuleType, tmp
         )
     assert str(caught.value) == message
     assert len(list(tmp_path.glob("attempt-*"))) == 1  # bad input is not tried again
+
+
+@pytest.mark.slow
+def test_error_of_the_listener_ends_the_run(ray_session: ModuleType, tmp_path: Path) -> None:
+    from sketchynet.distributed.training import run_training
+
+    def job(runtime: Runtime) -> None:
+        for step in range(3000):
+            runtime.report(Report("toy", "metrics", step=step))
+            time.sleep(0.02)
+
+    def listener(report: Report) -> None:
+        if report.step == 2:
+            raise OSError("disk full")
+
+    with pytest.raises(OSError, match="^disk full$"):
+        run_training(job, workers=1, storage=tmp_path, name="deaf", listener=listener, max_failures=3)
