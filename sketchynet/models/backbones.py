@@ -147,7 +147,7 @@ def mobilenet_v2() -> Backbone:
 
 def mobile_small() -> Backbone:
     """A MobileNetV2 of width 0.35 with fewer blocks, for CPU demonstrations: 192 channels, stride 16."""
-    blocks = ((1, 16, 1, 1), (4, 24, 1, 2), (4, 32, 2, 2), (4, 64, 2, 2), (4, 96, 2, 1))
+    blocks = ((1, 16, 1, 1), (4, 24, 1, 2), (4, 32, 2, 2), (6, 64, 3, 2), (6, 96, 2, 1))
     return _mobile(blocks, width=0.35, last=192)
 
 

@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sketchynet.errors import InputError
+from sketchynet.models import CanvasSelector, Embedder, Ensemble, build_from_config, photo_input, sketch_input
+from sketchynet.models.pooling import build_pooling
+
+
+def _canvas(side: int, count: int = 3) -> Tensor:
+    return torch.randint(0, 256, (count, side, side), dtype=torch.uint8)
+
+
+def _photos(side: int = 64, count: int = 3) -> Tensor:
+    return torch.randint(0, 256, (count, side, side, 3), dtype=torch.uint8)
+
+
+def test_embeddings_are_pooled_features() -> None:
+    network = Embedder("mobile_small", canvases=(32, 64)).eval()
+    canvas, photos = _canvas(32), _photos()
+    expected = network.backbone(sketch_input(canvas)).mean(dim=(2, 3))
+    torch.testing.assert_close(network.embed_sketches(canvas), expected)
+    torch.testing.assert_close(
+        network.embed_photos(photos), network.backbone(photo_input(photos)).mean(dim=(2, 3))
+    )
+    assert network.dim == expected.shape[1] == 192
+
+
+def test_canvas_picks_its_statistics() -> None:
+    network = Embedder("mobile_small", canvases=(64, 32)).train()
+    counts = network.backbone.features[0][1].num_batches_tracked
+    network.embed_sketches(_canvas(32))
+    network.embed_photos(_photos())
+    network.embed_photos(_photos())
+    assert counts.tolist() == [2, 0, 1]
+    with pytest.raises(InputError, match="48x48"):
+        network.embed_sketches(_canvas(48))
+
+
+@pytest.mark.parametrize("pooling", ["avg", "max", "gem"])
+@pytest.mark.parametrize("projection", [None, 7])
+def test_options(pooling: str, projection: int | None) -> None:
+    network = Embedder(
+        "mobile_small", canvases=(32,), pooling=pooling, projection=projection, normalize=True
+    ).eval()
+    embedding = network.embed_sketches(_canvas(32))
+    assert embedding.shape == (3, projection or 192) and network.dim == embedding.shape[1]
+    torch.testing.assert_close(embedding.norm(dim=1), torch.ones(3))
+
+
+def test_pooling_values() -> None:
+    x = torch.tensor([1.0, 2.0, 3.0, 6.0]).view(1, 1, 2, 2)
+    assert build_pooling("avg")(x).item() == 3.0
+    assert build_pooling("max")(x).item() == 6.0
+    assert build_pooling("gem")(x).item() == pytest.approx(((1 + 8 + 27 + 216) / 4) ** (1 / 3))
+    zero = torch.zeros(1, 1, 2, 2, requires_grad=True)
+    gem = build_pooling("gem")
+    gem(zero).sum().backward()
+    assert all(torch.isfinite(p.grad).all() for p in gem.parameters() if p.grad is not None)
+    with pytest.raises(InputError, match="pooling 'mean'"):
+        build_pooling("mean")
+
+
+def test_channels_last_changes_nothing_but_speed() -> None:
+    torch.manual_seed(0)
+    network = Embedder("mobile_small", canvases=(32,)).eval()
+    canvas = _canvas(32)
+    expected = network.embed_sketches(canvas)
+    network = network.to(memory_format=torch.channels_last)
+    torch.testing.assert_close(network.embed_sketches(canvas), expected, rtol=1e-4, atol=1e-5)
+    seen = []
+    network.backbone.features[0][0].register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    network.embed_sketches(canvas)
+    assert seen[0].is_contiguous(memory_format=torch.channels_last)
+
+
+def test_autocast_embeddings_come_in_full_precision() -> None:
+    network = Embedder("mobile_small", canvases=(32,)).eval()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert network.embed_sketches(_canvas(32)).dtype == torch.float32
+
+
+def test_ensemble_joins_unit_members() -> None:
+    torch.manual_seed(0)
+    members = [Embedder("mobile_small", canvases=(32,)), Embedder("vgg_small", canvases=(64, 32))]
+    ensemble = Ensemble(members).eval()
+    canvas = _canvas(32)
+    parts = [F.normalize(m.embed_sketches(canvas), dim=1) for m in members]
+    embedding = ensemble.embed_sketches(canvas)
+    torch.testing.assert_close(embedding, torch.cat(parts, dim=1) / math.sqrt(2))
+    torch.testing.assert_close(embedding.norm(dim=1), torch.ones(3))
+    assert ensemble.dim == 320 == embedding.shape[1] and ensemble.canvases == (32,)
+
+
+def test_flip_makes_mirror_images_equal() -> None:
+    torch.manual_seed(0)
+    ensemble = Ensemble([Embedder("mobile_small", canvases=(32,))], flip=True).eval()
+    canvas, photos = _canvas(32), _photos()
+    torch.testing.assert_close(ensemble.embed_sketches(canvas), ensemble.embed_sketches(canvas.flip(2)))
+    torch.testing.assert_close(ensemble.embed_photos(photos), ensemble.embed_photos(photos.flip(2)))
+    assert not torch.allclose(ensemble.embed_photos(photos), ensemble.embed_photos(photos.flip(1)))
+
+
+def test_configurations_rebuild_the_network() -> None:
+    member = Embedder("mobile_small", canvases=(32,), norm="folded", pooling="gem", projection=5)
+    for network in (member, Ensemble([member, member], flip=True), CanvasSelector(3, hidden=9)):
+        again = build_from_config(network.config)
+        assert type(again) is type(network) and again.config == network.config
+        again.load_state_dict(network.state_dict())
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"kind": "unet"},
+        {"kind": "embedder", "depth": 3},
+        {"kind": "ensemble"},
+        {"kind": "ensemble", "flip": True, "members": []},
+        {"kind": "selector", "width": 3},
+        {"kind": "embedder", "canvases": [32, 32]},
+        {"kind": "embedder", "projection": 0},
+    ],
+)
+def test_bad_configurations(config: dict) -> None:
+    with pytest.raises(InputError):
+        build_from_config(config)

@@ -1,0 +1,184 @@
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from sketchynet.errors import InputError
+from sketchynet.models import Embedder, PrivateBatchNorm, build_backbone, calibrate_statistics
+from sketchynet.models.norm import convert_norms, fold_norms, set_domain
+
+CANVASES = (32, 64)
+
+
+def _photos(generator: torch.Generator, count: int = 32) -> Tensor:
+    """Bright, smooth colour images."""
+    coarse = torch.rand(count, 3, 4, 4, generator=generator)
+    fine = nn.functional.interpolate(coarse, size=(64, 64), mode="bilinear")
+    return (128 + 127 * fine).byte().permute(0, 2, 3, 1).contiguous()
+
+
+def _canvases(generator: torch.Generator, side: int, count: int = 32) -> Tensor:
+    """Thin random lines on empty canvases."""
+    canvas = torch.zeros(count, side, side, dtype=torch.uint8)
+    for image in canvas:
+        for row in torch.randint(0, side, (3,), generator=generator):
+            image[row] = 255
+    return canvas
+
+
+def _disagreement(embed: Callable[[Tensor], Tensor], network: nn.Module, batch: Tensor) -> float:
+    """Distance between training- and evaluation-mode embeddings, relative to the spread of the former."""
+    probe = copy.deepcopy(network.state_dict())
+    with torch.no_grad():
+        network.train()
+        training = embed(batch)
+        network.load_state_dict(probe)  # the probe itself must not move the statistics
+        network.eval()
+        evaluation = embed(batch)
+    spread = (training - training.mean(dim=0)).norm(dim=1).mean()
+    return float((training - evaluation).norm(dim=1).mean() / spread)
+
+
+def _trained(norm: str) -> tuple[Embedder, torch.Generator]:
+    torch.manual_seed(0)
+    generator = torch.Generator().manual_seed(1)
+    network = Embedder("mobile_small", canvases=CANVASES, norm=norm).train()
+    with torch.no_grad():
+        for _ in range(40):
+            for side in CANVASES:
+                network.embed_sketches(_canvases(generator, side))
+            network.embed_photos(_photos(generator))
+    return network, generator
+
+
+def test_private_norms_agree_between_training_and_evaluation_and_shared_do_not() -> None:
+    worst = {}
+    for norm in ("private", "shared"):
+        network, generator = _trained(norm)
+        gaps = [
+            _disagreement(network.embed_sketches, network, _canvases(generator, side)) for side in CANVASES
+        ]
+        gaps.append(_disagreement(network.embed_photos, network, _photos(generator)))
+        worst[norm] = max(gaps)
+    assert worst["private"] < 0.5
+    assert worst["shared"] > 2.0
+
+
+def test_calibration_restores_spoiled_statistics_and_leaves_the_rest() -> None:
+    network, generator = _trained("private")
+    network.eval()
+    batch = _canvases(generator, 32)
+    for norm in network.modules():
+        if isinstance(norm, PrivateBatchNorm):
+            norm.running_mean[1].add_(5.0)
+            norm.running_var[1].mul_(9.0)
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    spoiled = _disagreement(network.embed_sketches, network, batch)
+    network.eval()
+    calibrate_statistics(network, [_canvases(generator, 32) for _ in range(20)])
+    assert not network.training and not any(m.training for m in network.modules())
+    assert spoiled > 1.0 and _disagreement(network.embed_sketches, network, batch) < 0.5
+    for key, value in network.state_dict().items():
+        rows = [0, 2] if "running" in key or "tracked" in key else slice(None)
+        assert torch.equal(value[rows], before[key][rows]), key
+    assert {m.momentum for m in network.modules() if isinstance(m, PrivateBatchNorm)} == {0.1}
+
+
+def test_calibration_averages_batches() -> None:
+    network = Embedder("vgg_small", canvases=(32,))
+    generator = torch.Generator().manual_seed(0)
+    batches = [_canvases(generator, 32, count=4) for _ in range(3)]
+    calibrate_statistics(network, batches)
+    first = network.backbone.features[1]
+    assert isinstance(first, PrivateBatchNorm)
+    from sketchynet.models import sketch_input
+
+    with torch.no_grad():
+        outputs = [network.backbone.features[0](sketch_input(batch)) for batch in batches]
+    mean = torch.stack([x.mean(dim=(0, 2, 3)) for x in outputs]).mean(dim=0)
+    var = torch.stack([x.var(dim=(0, 2, 3)) for x in outputs]).mean(dim=0)
+    torch.testing.assert_close(first.running_mean[1], mean)
+    torch.testing.assert_close(first.running_var[1], var)
+    assert first.num_batches_tracked.tolist() == [0, 3]
+
+
+def test_one_private_domain_is_plain_batch_norm() -> None:
+    torch.manual_seed(0)
+    private, plain = PrivateBatchNorm(5, 3), nn.BatchNorm2d(5)
+    private.domain = 2
+    for _ in range(3):
+        x = torch.randn(4, 5, 3, 3) * 2 + 1
+        torch.testing.assert_close(private(x), plain(x))
+    torch.testing.assert_close(private.running_mean[2], plain.running_mean)
+    torch.testing.assert_close(private.running_var[2], plain.running_var)
+    assert private.num_batches_tracked.tolist() == [0, 0, 3]
+    assert torch.equal(private.running_mean[:2], torch.zeros(2, 5))
+    torch.testing.assert_close(private.eval()(x), plain.eval()(x))
+
+
+def test_two_domains_in_one_backward_pass() -> None:
+    norm = PrivateBatchNorm(2, 2)
+    x = torch.randn(3, 2, 4, 4)
+    total = torch.zeros(())
+    for domain in (0, 1):
+        norm.domain = domain
+        total = total + norm(x).pow(3).sum()
+    total.backward()
+    assert norm.weight.grad is not None and torch.isfinite(norm.weight.grad).all()
+
+
+def _settled(norm: str, name: str = "mobile_small") -> nn.Module:
+    """A backbone with statistics and affines away from their start."""
+    torch.manual_seed(4)
+    network = build_backbone(name)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_()
+            module.running_var.uniform_(0.5, 2.0)
+            module.weight.data.uniform_(0.5, 1.5)
+            module.bias.data.normal_()
+    return convert_norms(network, norm, num_domains=3)
+
+
+@pytest.mark.parametrize("name", ["mobile_small", "vgg_small"])
+@pytest.mark.parametrize("norm", ["private", "frozen", "folded"])
+def test_conversion_keeps_the_function(norm: str, name: str) -> None:
+    x = torch.randn(2, 3, 32, 32)
+    expected = _settled("shared", name).eval()(x)
+    converted = _settled(norm, name).eval()
+    for domain in range(3):
+        set_domain(converted, domain)
+        torch.testing.assert_close(converted(x), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("norm", ["frozen", "folded"])
+def test_frozen_statistics_do_not_move_and_gradients_flow(norm: str) -> None:
+    network = _settled(norm).train()
+    before = {key: value.clone() for key, value in network.named_buffers()}
+    x = torch.randn(2, 3, 32, 32, requires_grad=True)
+    training = network(x)
+    training.square().mean().backward()
+    assert x.grad is not None and x.grad.abs().sum() > 0
+    assert all(torch.equal(value, before[key]) for key, value in network.named_buffers())
+    torch.testing.assert_close(network.eval()(x), training)
+    trained = {key for key, p in network.named_parameters() if p.grad is not None}
+    assert "features.0.0.weight" in trained
+    assert ("features.0.0.bias" in trained) == (norm == "folded")
+    assert "features.0.1.weight" not in trained
+
+
+def test_bad_choices() -> None:
+    with pytest.raises(InputError, match="norm 'group' is unknown"):
+        convert_norms(build_backbone("mobile_small"), "group", 2)
+    with pytest.raises(InputError, match="follows no convolution"):
+        fold_norms(nn.Sequential(nn.ReLU(), nn.BatchNorm2d(3)))
+
+    class Other(nn.BatchNorm2d):
+        pass
+
+    with pytest.raises(InputError, match="Other"):
+        convert_norms(nn.Sequential(nn.Conv2d(3, 3, 1), Other(3)), "private", 2)

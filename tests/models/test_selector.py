@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from sketchynet.errors import InputError
+from sketchynet.models import CanvasSelector, selector_input
+from sketchynet.sketch import Sketch, SketchBatch
+
+
+def _batch() -> SketchBatch:
+    square = np.array([[0.1, 0.1], [0.9, 0.1], [0.9, 0.9], [0.1, 0.9]], dtype=np.float32)
+    line = np.array([[0.2, 0.5], [0.5, 0.5], [0.8, 0.5]], dtype=np.float32)
+    dot = np.array([[0.5, 0.5]], dtype=np.float32)
+    return SketchBatch.from_sketches(
+        [Sketch.from_strokes([square, line], id="a"), Sketch.from_strokes([dot])]
+    )
+
+
+def test_points_and_pen_states() -> None:
+    points, lengths = selector_input(_batch(), tolerance=0.01, max_points=50)
+    assert points.dtype == torch.float32 and lengths.dtype == torch.int64
+    assert lengths.tolist() == [6, 1]  # the line's middle point is dropped
+    expected = [
+        [0.1, 0.1, 1, 0, 0],
+        [0.9, 0.1, 1, 0, 0],
+        [0.9, 0.9, 1, 0, 0],
+        [0.1, 0.9, 0, 1, 0],
+        [0.2, 0.5, 1, 0, 0],
+        [0.8, 0.5, 0, 0, 1],
+    ]
+    torch.testing.assert_close(points[0], torch.tensor(expected))
+    torch.testing.assert_close(points[1, 0], torch.tensor([0.5, 0.5, 0, 0, 1]))
+    assert not points[1, 1:].any()
+
+
+def test_long_sketches_are_shortened() -> None:
+    generator = np.random.default_rng(0)
+    wild = generator.random((400, 2)).astype(np.float32)
+    strokes = [generator.random((2, 2)).astype(np.float32) for _ in range(60)]
+    batch = SketchBatch.from_sketches([Sketch.from_strokes([wild]), Sketch.from_strokes(strokes)])
+    points, lengths = selector_input(batch, tolerance=0.001, max_points=40)
+    assert int(lengths.max()) <= 40 and int(lengths[1]) == 40
+    for row, length in zip(points, lengths, strict=True):
+        assert row[:length, 2:].sum(dim=1).tolist() == [1.0] * int(length)
+        assert row[int(length) - 1, 4] == 1 and not row[: int(length) - 1, 4].any()
+    np.testing.assert_array_equal(points[0, 0, :2], wild[0])
+
+
+def test_size_and_shape() -> None:
+    selector = CanvasSelector()
+    assert sum(p.numel() for p in selector.parameters()) == 52_356
+    assert selector(*selector_input(_batch(), tolerance=0.01, max_points=50)).shape == (2, 4)
+
+
+def test_padding_and_company_do_not_matter() -> None:
+    torch.manual_seed(0)
+    selector = CanvasSelector(hidden=16)
+    points = torch.rand(3, 7, 5)
+    lengths = torch.tensor([3, 7, 1])
+    logits = selector(points, lengths)
+    for i, length in enumerate(lengths):
+        torch.testing.assert_close(selector(points[i : i + 1, :length], lengths[i : i + 1])[0], logits[i])
+
+
+@pytest.mark.parametrize("lengths", [[0, 3], [1, 4], [2]])
+def test_bad_lengths(lengths: list[int]) -> None:
+    with pytest.raises(InputError, match="lengths"):
+        CanvasSelector(hidden=4)(torch.zeros(2, 3, 5), torch.tensor(lengths))
+
+
+def test_bad_settings() -> None:
+    with pytest.raises(InputError, match="tolerance"):
+        selector_input(_batch(), tolerance=-1.0, max_points=10)
+    with pytest.raises(InputError, match="num_canvases 0"):
+        CanvasSelector(0)

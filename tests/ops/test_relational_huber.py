@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from sketchynet.errors import InputError
+from sketchynet.ops import relational_huber
+
+B, DT, DS = 5, 4, 7
+
+
+def _distance(a: list[float], b: list[float]) -> float:
+    return math.sqrt(sum((x - y) ** 2 for x, y in zip(a, b, strict=True)))
+
+
+def _huber(difference: float, delta: float) -> float:
+    size = abs(difference)
+    return 0.5 * size**2 if size <= delta else delta * (size - 0.5 * delta)
+
+
+def _naive(ts, tp, ss, sp, content, weights, delta, normalize) -> float:
+    """One canvas, loops over pairs."""
+    groups: dict[str, list[tuple[float, float]]] = {"sp": [], "sn": [], "pn": []}
+    for i in range(len(tp)):
+        groups["sp"].append((_distance(ts[i], tp[i]), _distance(ss[i], sp[i])))
+        for j in range(len(tp)):
+            if content[i] != content[j]:
+                groups["sn"].append((_distance(ts[i], tp[j]), _distance(ss[i], sp[j])))
+                groups["pn"].append((_distance(tp[i], tp[j]), _distance(sp[i], sp[j])))
+    units = (1.0, 1.0)
+    if normalize:
+        units = tuple(sum(pair[k] for pair in groups["pn"]) / len(groups["pn"]) for k in (0, 1))
+    total = 0.0
+    for weight, name in zip(weights, ("sp", "sn", "pn"), strict=True):
+        terms = [_huber(t / units[0] - s / units[1], delta) for t, s in groups[name]]
+        total += weight * sum(terms) / len(terms) if terms else 0.0
+    return total
+
+
+def _data(canvases: int | None = None) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(2)
+    shapes = [(B, DT), (B, DT), (B, DS) if canvases is None else (canvases, B, DS), (B, DS)]
+    return [torch.randn(*shape, generator=generator, dtype=torch.float64) for shape in shapes]
+
+
+@pytest.mark.parametrize("content", [[0, 1, 2, 3, 4], [0, 1, 0, 2, 2]])
+@pytest.mark.parametrize("normalize", [False, True])
+@pytest.mark.parametrize("delta", [0.3, 1.0])
+def test_against_loops(content: list[int], normalize: bool, delta: float) -> None:
+    ts, tp, ss, sp = _data(canvases=3)
+    weights = (1.0, 0.5, 2.0)
+    options = {"content": torch.tensor(content), "weights": weights, "delta": delta, "normalize": normalize}
+    lists = [t.tolist() for t in (ts, tp, sp)]
+    each = [
+        _naive(lists[0], lists[1], canvas.tolist(), lists[2], content, weights, delta, normalize)
+        for canvas in ss
+    ]
+    assert relational_huber(ts, tp, ss, sp, **options).item() == pytest.approx(sum(each) / 3, rel=1e-10)
+    assert relational_huber(ts, tp, ss[0], sp, **options).item() == pytest.approx(each[0], rel=1e-10)
+
+
+def test_literal_value() -> None:
+    # Teacher distances sp 1, 1; sn 3, 3 (approx.); the student collapses everything to distance 0.
+    teacher_sketch = torch.tensor([[0.0], [3.0]])
+    teacher_photo = torch.tensor([[1.0], [2.0]])
+    zeros = torch.zeros(2, 6)
+    # sp: 1, 1 -> 0.5; sn: |0-2|, |3-1| = 2 -> 1.5; pn: 1 -> 0.5
+    assert relational_huber(teacher_sketch, teacher_photo, zeros, zeros).item() == pytest.approx(2.5)
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+def test_gradients(normalize: bool) -> None:
+    ts, tp, ss, sp = _data(canvases=2)
+    ss.requires_grad_()
+    sp.requires_grad_()
+    content = torch.tensor([0, 1, 2, 1, 3])
+    assert torch.autograd.gradcheck(
+        lambda a, b: relational_huber(ts, tp, a, b, content=content, normalize=normalize, delta=0.7), (ss, sp)
+    )
+
+
+def test_teacher_takes_no_gradient() -> None:
+    ts, tp, ss, sp = (t.requires_grad_() for t in _data())
+    relational_huber(ts, tp, ss, sp).backward()
+    assert ts.grad is None and tp.grad is None and ss.grad is not None
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+def test_collapsed_student_has_finite_gradients(normalize: bool) -> None:
+    ts, tp, _, _ = (t.float() for t in _data())
+    ss, sp = torch.ones(B, DS, requires_grad=True), torch.ones(B, DS, requires_grad=True)
+    loss = relational_huber(ts, tp, ss, sp, normalize=normalize)
+    loss.backward()
+    assert torch.isfinite(loss) and torch.isfinite(ss.grad).all() and torch.isfinite(sp.grad).all()
+
+
+def test_without_negatives_only_sp_counts() -> None:
+    ts, tp, ss, sp = _data()
+    loss = relational_huber(ts, tp, ss, sp, content=torch.zeros(B, dtype=torch.int64))
+    alone = relational_huber(ts, tp, ss, sp, weights=(1.0, 0.0, 0.0))
+    assert loss.item() == pytest.approx(alone.item()) and loss.item() > 0
+
+
+def test_a_perfect_student_has_no_loss() -> None:
+    ts, tp, _, _ = _data()
+    assert relational_huber(ts, tp, ts, tp).item() == 0.0
+    assert relational_huber(ts, tp, 3 * ts, 3 * tp, normalize=True).item() == pytest.approx(0.0, abs=1e-20)
+
+
+def test_bad_input() -> None:
+    ts, tp, ss, sp = _data()
+    with pytest.raises(InputError, match="relational_huber needs"):
+        relational_huber(ts, tp, ss[:3], sp)
+    with pytest.raises(InputError, match="content must number the 5 photos"):
+        relational_huber(ts, tp, ss, sp, content=torch.zeros(3))
+    with pytest.raises(InputError, match="delta 0"):
+        relational_huber(ts, tp, ss, sp, delta=0.0)
+    with pytest.raises(InputError, match="not part of this build"):
+        relational_huber(ts, tp, ss, sp, backend="triton")
