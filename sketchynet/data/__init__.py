@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sketchynet.data.pairs import PairedSet
+from sketchynet.data.sources import load_pairs
 from sketchynet.data.splits import SPLIT_NAMES, TEST, TRAIN, VALIDATION
 
-__all__ = ["SPLIT_NAMES", "TEST", "TRAIN", "VALIDATION", "PairedSet"]
+__all__ = ["SPLIT_NAMES", "TEST", "TRAIN", "VALIDATION", "PairedSet", "load_pairs"]

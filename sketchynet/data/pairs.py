@@ -41,6 +41,8 @@ class PairedSet:
     """int8 (P,): 0 train, 1 validation, 2 test; by photo, so a drawing is where its photo is."""
     split_hash: str = ""
     """First 16 hex digits of SHA-256 over the sorted (photo id, split); computed where it is left empty."""
+    notes: tuple[str, ...] = ()
+    """What a reader of results should know: leaks, drawings left out, an order of strokes that nobody drew."""
 
     def __post_init__(self) -> None:
         where = f"paired set {self.name!r}"
