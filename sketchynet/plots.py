@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from math import ceil, isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,8 +31,9 @@ GROUPS: dict[str, tuple[str, str, str, float]] = {
     "v1": ("SketchyNetV1", BLUE, "o", 7),
     "v2": ("SketchyNetV2", VERMILLION, "*", 19),
     "oracle": ("oracle canvas", GREEN, "D", 8),
-    "mixture": ("random mixture", GREY, "x", 7),
+    "mixture": ("mixture of canvases", GREY, "X", 8),
     "shuffled": ("shuffled choices", PURPLE, "v", 7),
+    "v2 candidates": ("V2 at other prices", SKY, "p", 6),
 }
 HOLLOW = {"oracle"}
 SPARE_COLOURS = (SKY, GREEN, PURPLE, ORANGE, BLUE)
@@ -52,10 +54,12 @@ def _picture(path: Path, width: float, height: float, dpi: int = 150) -> Iterato
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     path = Path(path)
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(width, height), dpi=dpi, layout="constrained")
+        layout = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08)
+        figure = Figure(figsize=(width, height), dpi=dpi, layout=layout)
         FigureCanvasAgg(figure)
         yield figure
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -87,7 +91,9 @@ def accuracy_flops_plot(points: Sequence[Mapping[str, Any]], path: Path, title: 
         axes = figure.add_subplot()
         axes.set_xscale("log")
         axes.grid(True, axis="y")
-        marks, texts = [], []
+        marks: list[tuple[float, float]] = []
+        texts: list[tuple[float, float, str, str, bool]] = []
+        lines: list[np.ndarray] = []
         spare = iter(SPARE_COLOURS * len(groups))
         for name, members in groups.items():
             shown, colour, marker, size = GROUPS.get(name) or (name, next(spare), "o", 7)
@@ -95,12 +101,16 @@ def accuracy_flops_plot(points: Sequence[Mapping[str, Any]], path: Path, title: 
             cost = [point["gflops"] for point in members]
             share = [100 * point["accuracy"] for point in members]
             joined = len(members) > 1 and all(point.get("connect", True) for point in members)
-            dashed = name in ("mixture", "shuffled", "oracle")
+            dashed = name not in ("full", "direct", "v1")
             _error_bars(axes, members, colour)
             axes.plot(cost, share, color=colour, marker=marker, markersize=size, linewidth=1.8 if joined else 0,
                       linestyle="--" if dashed else "-", label=shown, zorder=5 if name == "v2" else 3,
                       markerfacecolor="white" if name in HOLLOW else colour, markeredgewidth=1.6,
                       markeredgecolor="white" if name == "v2" else colour)
+            if joined:
+                lines.append(np.stack([cost, share], axis=1))
+            lines += [np.array([[p["gflops"], 100 * p["low"]], [p["gflops"], 100 * p["high"]]])
+                      for p in members if _has_interval(p)]
             for point, x, y in zip(members, cost, share, strict=True):
                 marks.append((x, y))
                 texts.append((x, y, point["label"], colour, name == "v2"))
@@ -117,7 +127,7 @@ def accuracy_flops_plot(points: Sequence[Mapping[str, Any]], path: Path, title: 
         handles, names = axes.get_legend_handles_labels()
         if len(groups) > 1:
             figure.legend(handles, names, loc="outside lower center", ncols=min(4, len(names)), fontsize=10.5)
-        _direct_labels(figure, axes, marks, texts)
+        _direct_labels(figure, axes, marks, lines, texts)
     return Path(path)
 
 
@@ -184,7 +194,7 @@ def sheet_by_canvas(groups: Mapping[int, Sequence[np.ndarray]], path: Path, *, c
     """Sketches in the canvas that was chosen for them, a block a canvas.
 
     groups: canvas → sketches uint8 (S, S), 255 = ink, drawn at that canvas (at most 2 × `columns` are shown); counts:
-    how many sketches chose the canvas in all.
+    how many sketches chose the canvas in all (goes into the caption).
     """
     if not any(len(sketches) for sketches in groups.values()):
         raise InputError("a sheet by canvas needs at least one sketch")
@@ -195,9 +205,11 @@ def sheet_by_canvas(groups: Mapping[int, Sequence[np.ndarray]], path: Path, *, c
         blocks = figure.subfigures(len(lines), 1, height_ratios=[1.4 * n + 0.42 for n in lines.values()],
                                    squeeze=False)[:, 0]
         for block, (canvas, sketches) in zip(blocks, shown.items(), strict=True):
-            number = counts[canvas] if counts else len(groups[canvas])
-            block.suptitle(f"{canvas} × {canvas} px  ·  {number:,} sketch{'es' if number != 1 else ''}", x=0.012,
-                           ha="left", fontsize=11.5, color=BLUE, fontweight="bold")
+            caption = f"{canvas} × {canvas} px"
+            if counts is not None:
+                number = counts[canvas]
+                caption += f"  ·  {number:,} sketch{'es' if number != 1 else ''}"
+            block.suptitle(caption, x=0.012, ha="left", fontsize=11.5, color=BLUE, fontweight="bold")
             grid = block.subplots(lines[canvas], columns, squeeze=False, gridspec_kw={"wspace": 0.03, "hspace": 0.03})
             for axes in grid.flat:
                 axes.axis("off")
@@ -252,10 +264,14 @@ def training_curves(rows: Sequence[Mapping[str, Any]], path: Path, title: str = 
 
 def _error_bars(axes: Axes, members: Sequence[Mapping[str, Any]], colour: str) -> None:
     for point in members:
-        low, high = point.get("low"), point.get("high")
-        if low is not None and high is not None and high > low:
-            axes.plot([point["gflops"]] * 2, [100 * low, 100 * high], color=colour, alpha=0.35, linewidth=3,
-                      solid_capstyle="round", zorder=2)
+        if _has_interval(point):
+            axes.plot([point["gflops"]] * 2, [100 * point["low"], 100 * point["high"]], color=colour, alpha=0.3,
+                      linewidth=3, solid_capstyle="round", zorder=2)
+
+
+def _has_interval(point: Mapping[str, Any]) -> bool:
+    low, high = point.get("low"), point.get("high")
+    return low is not None and high is not None and high > low
 
 
 def _cost_text(value: float, _position: float) -> str:
@@ -267,10 +283,16 @@ def _minor_cost_text(value: float, _position: float) -> str:
     return f"{value:g}" if f"{value:e}"[0] in "25" else ""
 
 
-def _direct_labels(figure: Figure, axes: Axes, marks: Sequence[tuple[float, float]],
+def _direct_labels(figure: Figure, axes: Axes, marks: Sequence[tuple[float, float]], lines: Sequence[np.ndarray],
                    texts: Sequence[tuple[float, float, str, str, bool]]) -> None:
-    """Write each label on the side of its mark where it covers least: marks, lines' ends and earlier labels."""
+    """Write each label on the side of its mark where it covers least of marks, lines and earlier labels.
+
+    marks: data positions; lines: polylines (n, 2) in data units; texts: x, y, text, colour, whether it is the one
+    that matters most.
+    """
     figure.draw_without_rendering()
+    dots = [_dotted(axes.transData.transform(line)) for line in lines]
+    inked = np.concatenate(dots) if dots else np.zeros((0, 2))
     spots = axes.transData.transform(np.asarray(marks))
     frame = axes.get_window_extent()
     points = figure.dpi / 72
@@ -290,6 +312,8 @@ def _direct_labels(figure: Figure, axes: Axes, marks: Sequence[tuple[float, floa
             cost = 0.1 * order + sum(_overlap(edges, other) for other in taken)
             cost += sum(60.0 for sx, sy in spots if edges[0] - 5 * points < sx < edges[2] + 5 * points
                         and edges[1] - 5 * points < sy < edges[3] + 5 * points)
+            inside = (inked > edges[:2]).all(axis=1) & (inked < edges[2:]).all(axis=1)
+            cost += 12.0 * np.count_nonzero(inside)
             cost += 1000.0 * (edges[0] < frame.x0 or edges[2] > frame.x1 or edges[1] < frame.y0 or edges[3] > frame.y1)
             if cost < best_cost:
                 if best is not None:
@@ -299,6 +323,15 @@ def _direct_labels(figure: Figure, axes: Axes, marks: Sequence[tuple[float, floa
                 note.remove()
         if best is not None:
             taken.append(best[1])
+
+
+def _dotted(line: np.ndarray, step: float = 4.0) -> np.ndarray:
+    """Points every `step` pixels along a polyline (n, 2)."""
+    parts = []
+    for start, end in pairwise(line):
+        count = max(2, int(np.hypot(*(end - start)) / step))
+        parts.append(start + np.linspace(0, 1, count)[:, None] * (end - start))
+    return np.concatenate(parts)
 
 
 def _overlap(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> float:

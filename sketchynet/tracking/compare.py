@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from sketchynet.errors import InputError
 from sketchynet.plots import accuracy_flops_plot
+from sketchynet.tables import aligned
 from sketchynet.tracking.mlflow_store import parent_runs
 
 if TYPE_CHECKING:
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
 
 NETWORKS = ("full", "direct", "v1", "v2")
 COLUMNS = ("run", "recipe", "seed", "date", "status", "network", "Acc@1 %", "GFLOPs", "canvas")
-RIGHT = {"Acc@1 %", "GFLOPs", "canvas", "seed"}
+SEED_COLUMNS = ("recipe", "network", "runs", "Acc@1 %", "GFLOPs")
+RIGHT = {"Acc@1 %", "GFLOPs", "canvas", "seed", "runs"}
 
 
 @dataclass(frozen=True)
@@ -63,10 +65,10 @@ def compare(experiment: str, uri: str | None, output: Path, *, export: Path | No
     runs = [summarise(run) for run in parent_runs(experiment, uri)]
     if not runs:
         raise InputError(f"the experiment {experiment!r} has no run; train one with `sketchynet train RECIPE`")
-    lines = [aligned(COLUMNS, table_rows(runs))]
+    lines = [aligned(COLUMNS, table_rows(runs), right=RIGHT)]
     seeds = seed_rows(runs)
     if seeds:
-        lines += ["", "mean ± standard deviation over the finished runs of a recipe", aligned(SEED_COLUMNS, seeds)]
+        lines += ["", "mean ± standard deviation over the finished runs of a recipe", aligned(SEED_COLUMNS, seeds, right=RIGHT)]
     points = plot_points(runs)
     if points:
         picture = output if output.suffix == ".png" else output / "accuracy_flops.png"
@@ -102,9 +104,6 @@ def table_rows(runs: Sequence[RunSummary]) -> list[tuple[str, ...]]:
                          _number(run.figure(network, "mean_canvas"))))
             head = ("",) * 5
     return rows
-
-
-SEED_COLUMNS = ("recipe", "network", "runs", "Acc@1 %", "GFLOPs")
 
 
 def seed_rows(runs: Sequence[RunSummary]) -> list[tuple[str, ...]]:
@@ -152,18 +151,6 @@ def export_runs(runs: Sequence[RunSummary], folder: Path) -> int:
         partial.write_text(json.dumps(asdict(run), indent=1, sort_keys=True) + "\n")
         os.replace(partial, path)
     return len(finished)
-
-
-def aligned(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Text table: numbers to the right, words to the left, a rule below the head."""
-    widths = [max(len(row[i]) for row in [columns, *rows]) for i in range(len(columns))]
-
-    def line(row: Sequence[str]) -> str:
-        cells = [cell.rjust(width) if column in RIGHT else cell.ljust(width)
-                 for cell, width, column in zip(row, widths, columns, strict=True)]
-        return "  ".join(cells).rstrip()
-
-    return "\n".join([line(columns), "  ".join("─" * width for width in widths), *(line(row) for row in rows)])
 
 
 def _by_network(runs: Sequence[RunSummary]) -> dict[tuple[str, str], list[RunSummary]]:
