@@ -31,7 +31,8 @@ class PrivateBatchNorm(nn.Module):
     """Batch norm over (B, C, H, W) with one affine and private running statistics for each of N domains.
 
     Buffers: `running_mean` and `running_var` (N, C), `num_batches_tracked` (N,). A plain batch norm's entries
-    (C,) load into every domain. `momentum=None` makes the running statistics a cumulative average.
+    (C,) load into every domain. The first updates of a domain are plain averages, since the start values 0
+    and 1 would stay visible for long, later ones exponential; `momentum=None` averages throughout.
     """
 
     running_mean: Tensor
@@ -47,6 +48,7 @@ class PrivateBatchNorm(nn.Module):
         self.eps = eps
         self.momentum = momentum
         self.domain = 0
+        self._counts: list[int] | None = None  # num_batches_tracked, known without waiting for the device
         self.weight = nn.Parameter(torch.ones(num_features))
         self.bias = nn.Parameter(torch.zeros(num_features))
         self.register_buffer("running_mean", torch.zeros(num_domains, num_features))
@@ -58,13 +60,18 @@ class PrivateBatchNorm(nn.Module):
         self.running_mean[domain].zero_()
         self.running_var[domain].fill_(1.0)
         self.num_batches_tracked[domain].zero_()
+        self._counts = None
+
+    def _update_factor(self) -> float:
+        """Count one more batch of the current domain; the weight of its statistics."""
+        if self._counts is None:
+            self._counts = self.num_batches_tracked.tolist()
+        self._counts[self.domain] += 1
+        self.num_batches_tracked[self.domain].add_(1)
+        return max(self.momentum or 0.0, 1.0 / self._counts[self.domain])
 
     def forward(self, x: Tensor) -> Tensor:
-        factor = 0.0
-        if self.training:
-            self.num_batches_tracked[self.domain].add_(1)
-            count = self.num_batches_tracked[self.domain]
-            factor = 1.0 / float(count) if self.momentum is None else self.momentum
+        factor = self._update_factor() if self.training else 0.0
         mean, var = self.running_mean[self.domain], self.running_var[self.domain]
         return F.batch_norm(x, mean, var, self.weight, self.bias, self.training, factor, self.eps)
 
@@ -74,6 +81,7 @@ class PrivateBatchNorm(nn.Module):
             if value is not None and value.shape == own.shape[1:]:
                 state_dict[prefix + name] = value.expand(own.shape)
         super()._load_from_state_dict(state_dict, prefix, *args)
+        self._counts = None
 
     def extra_repr(self) -> str:
         return f"{self.num_features}, num_domains={self.num_domains}, momentum={self.momentum}"

@@ -11,17 +11,17 @@ from sketchynet.errors import InputError
 from sketchynet.models import Embedder, PrivateBatchNorm, build_backbone, calibrate_statistics
 from sketchynet.models.norm import convert_norms, fold_norms, set_domain
 
-CANVASES = (32, 64)
+CANVASES = (16, 32)
 
 
-def _photos(generator: torch.Generator, count: int = 32) -> Tensor:
+def _photos(generator: torch.Generator, count: int = 64) -> Tensor:
     """Bright, smooth colour images."""
     coarse = torch.rand(count, 3, 4, 4, generator=generator)
-    fine = nn.functional.interpolate(coarse, size=(64, 64), mode="bilinear")
+    fine = nn.functional.interpolate(coarse, size=(32, 32), mode="bilinear")
     return (128 + 127 * fine).byte().permute(0, 2, 3, 1).contiguous()
 
 
-def _canvases(generator: torch.Generator, side: int, count: int = 32) -> Tensor:
+def _canvases(generator: torch.Generator, side: int, count: int = 64) -> Tensor:
     """Thin random lines on empty canvases."""
     canvas = torch.zeros(count, side, side, dtype=torch.uint8)
     for image in canvas:
@@ -46,9 +46,9 @@ def _disagreement(embed: Callable[[Tensor], Tensor], network: nn.Module, batch: 
 def _trained(norm: str) -> tuple[Embedder, torch.Generator]:
     torch.manual_seed(0)
     generator = torch.Generator().manual_seed(1)
-    network = Embedder("mobile_small", canvases=CANVASES, norm=norm).train()
+    network = Embedder("vgg_small", canvases=CANVASES, norm=norm).train()
     with torch.no_grad():
-        for _ in range(40):
+        for _ in range(30):
             for side in CANVASES:
                 network.embed_sketches(_canvases(generator, side))
             network.embed_photos(_photos(generator))
@@ -65,7 +65,7 @@ def test_private_norms_agree_between_training_and_evaluation_and_shared_do_not()
         gaps.append(_disagreement(network.embed_photos, network, _photos(generator)))
         worst[norm] = max(gaps)
     assert worst["private"] < 0.5
-    assert worst["shared"] > 2.0
+    assert worst["shared"] > 1.5
 
 
 def test_calibration_restores_spoiled_statistics_and_leaves_the_rest() -> None:
@@ -74,8 +74,8 @@ def test_calibration_restores_spoiled_statistics_and_leaves_the_rest() -> None:
     batch = _canvases(generator, 32)
     for norm in network.modules():
         if isinstance(norm, PrivateBatchNorm):
-            norm.running_mean[1].add_(5.0)
-            norm.running_var[1].mul_(9.0)
+            norm.running_mean[2].add_(5.0)
+            norm.running_var[2].mul_(9.0)
     before = {key: value.clone() for key, value in network.state_dict().items()}
     spoiled = _disagreement(network.embed_sketches, network, batch)
     network.eval()
@@ -83,7 +83,7 @@ def test_calibration_restores_spoiled_statistics_and_leaves_the_rest() -> None:
     assert not network.training and not any(m.training for m in network.modules())
     assert spoiled > 1.0 and _disagreement(network.embed_sketches, network, batch) < 0.5
     for key, value in network.state_dict().items():
-        rows = [0, 2] if "running" in key or "tracked" in key else slice(None)
+        rows = [0, 1] if "running" in key or "tracked" in key else slice(None)
         assert torch.equal(value[rows], before[key][rows]), key
     assert {m.momentum for m in network.modules() if isinstance(m, PrivateBatchNorm)} == {0.1}
 
@@ -106,9 +106,9 @@ def test_calibration_averages_batches() -> None:
     assert first.num_batches_tracked.tolist() == [0, 3]
 
 
-def test_one_private_domain_is_plain_batch_norm() -> None:
+def test_one_private_domain_is_a_batch_norm() -> None:
     torch.manual_seed(0)
-    private, plain = PrivateBatchNorm(5, 3), nn.BatchNorm2d(5)
+    private, plain = PrivateBatchNorm(5, 3), nn.BatchNorm2d(5, momentum=None)
     private.domain = 2
     for _ in range(3):
         x = torch.randn(4, 5, 3, 3) * 2 + 1
@@ -118,6 +118,20 @@ def test_one_private_domain_is_plain_batch_norm() -> None:
     assert private.num_batches_tracked.tolist() == [0, 0, 3]
     assert torch.equal(private.running_mean[:2], torch.zeros(2, 5))
     torch.testing.assert_close(private.eval()(x), plain.eval()(x))
+
+
+def test_running_statistics_become_exponential() -> None:
+    norm, mean = PrivateBatchNorm(1, 1), 0.0
+    for step in range(1, 15):
+        norm(torch.full((2, 1, 1, 1), float(step**2)))
+        weight = max(0.1, 1 / step)
+        mean = (1 - weight) * mean + weight * step**2
+    assert norm.running_mean.item() == pytest.approx(mean)
+    again = PrivateBatchNorm(1, 1)
+    again.load_state_dict(norm.state_dict())
+    for module in (norm, again):  # a resumed count goes on
+        module(torch.ones(2, 1, 1, 1))
+    assert again.running_mean.item() == norm.running_mean.item()
 
 
 def test_two_domains_in_one_backward_pass() -> None:
