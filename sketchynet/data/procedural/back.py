@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from sketchynet.data.procedural.parameters import Chair
+from sketchynet.data.procedural.parameters import EMBLEM_INFILLS, Chair
 from sketchynet.data.procedural.scene import (
     CONTOUR,
     FABRIC,
@@ -70,6 +70,8 @@ def _frame(scene: Scene, chair: Chair) -> None:
     bottom = 1.0 - height + 0.6 * _crest(chair, STEPS)
     rail = closed([*zip(STEPS * wings, top, strict=True), *zip(STEPS[::-1] * wings, bottom[::-1], strict=True)])
     scene.panel(sheet(chair, rail[:, 0], rail[:, 1], 0.02), (0, 0, -0.05), WOOD, OUTLINE, 0.15, double=0.8)
+    rise = float(_crest(chair, np.zeros(1))[0])
+    _emblem(scene, chair, 1.0 - 0.5 * height + 0.8 * rise, 0.5 * (height + 0.4 * rise) * chair.back_height, 0.024)
 
 
 def _hoop(scene: Scene, chair: Chair) -> None:
@@ -105,7 +107,7 @@ def _infill(scene: Scene, chair: Chair, low: float, top: object, inner: float) -
         for k in range(n):
             v = low + (1.0 - chair.crest_height - low) * (k + 0.4) / n
             rise = 0.5 * _crest(chair, STEPS)
-            scene.bar(sheet(chair, STEPS * 0.95, v + rise), min(0.05, 0.2 / n), WOOD, INFILL, 0.3, double=0.55, group=group)
+            scene.bar(sheet(chair, STEPS * 0.95, v + rise), min(0.05, 0.2 / n), WOOD, INFILL, 0.32, double=0.7, group=group)
     elif chair.infill == "cross":
         for k in range(n):
             a = low + (float(high(0.0)) - low) * k / n
@@ -128,31 +130,39 @@ def _infill(scene: Scene, chair: Chair, low: float, top: object, inner: float) -
         half = 0.3 + 0.1 * np.cos(2.0 * math.pi * np.linspace(0, 1, 15)) + 0.05 * np.linspace(0, 1, 15)
         rim = closed([*zip(-half, v, strict=True), *zip(half[::-1], v[::-1], strict=True)])
         scene.panel(sheet(chair, rim[:, 0], rim[:, 1]), (0, 0, -0.03), WOOD, INFILL, 0.25, double=0.85)
-        _cutout(scene, chair, 0.0, 0.5 * (low + middle), 0.11)
+        _cutout(scene, chair, chair.cutout, 0.5 * (low + middle), 0.11)
 
 
-def _cutout(scene: Scene, chair: Chair, u: float, v: float, size: float) -> None:
-    """A hole of half-width `size` in seat widths."""
+def _cutout(
+    scene: Scene, chair: Chair, shape: str, v: float, size: float, off: float = 0.004, level: float = 0.5
+) -> None:
+    """A hole in the middle of the back, of half-width `size`."""
     circle = superellipse(2.0)
     x, y = circle.T
-    if chair.cutout == "heart":
+    if shape == "heart":
         t = np.arange(CONTOUR) * (2.0 * math.pi / CONTOUR)
         x = np.sin(t) ** 3
         y = (13 * np.cos(t) - 5 * np.cos(2 * t) - 2 * np.cos(3 * t) - np.cos(4 * t)) / 15.0
-    elif chair.cutout == "diamond":
+    elif shape == "diamond":
         x, y = superellipse(1.0).T * np.array([[0.8], [1.3]])
-    elif chair.cutout == "slot":
+    elif shape == "slot":
         x, y = superellipse(5.0).T * np.array([[1.3], [0.45]])
-    elif chair.cutout == "keyhole":
+    elif shape == "keyhole":
         y = np.where(y < -0.5, -1.7, y + 0.2)
         x = np.where(y < -1.0, 1.1 * x, x)
-    elif chair.cutout == "cross":
+    elif shape == "cross":
         a = 0.36
         plus = [(a, 1), (-a, 1), (-a, a), (-1, a), (-1, -a), (-a, -a), (-a, -1), (a, -1), (a, -a), (1, -a), (1, a), (a, a)]
         x, y = closed(plus).T
     across = size / (0.5 * chair.width * chair.back_width)
-    contour = sheet(chair, u + across * x, v + size * y / chair.back_height, 0.004)
-    scene.panel(contour, (0, 0, 0), HOLE, INFILL, 0.5)
+    contour = sheet(chair, across * x, v + size * y / chair.back_height, off)
+    scene.panel(contour, (0, 0, 0), HOLE, INFILL, level)
+
+
+def _emblem(scene: Scene, chair: Chair, v: float, room: float, off: float) -> None:
+    """The carving at the top of the back, at most `room` high to either side."""
+    if chair.emblem != "none":
+        _cutout(scene, chair, chair.emblem, v, min(0.055, 0.75 * room), off, 0.55)
 
 
 def _panel_contour(chair: Chair) -> np.ndarray:
@@ -187,11 +197,13 @@ def _panel(scene: Scene, chair: Chair) -> None:
 
     corners = chair.panel in ("square",)
     scene.panel(place(rim[:, 0], rim[:, 1]), (0, 0, -thickness), material, OUTLINE, 0.0, double=0.1 if chair.upholstered else 0.7, corners=corners)
+    top = float(rim[:, 1].max())
+    if chair.infill in EMBLEM_INFILLS:
+        _emblem(scene, chair, lift + (1.0 - lift) * top * 0.86, 0.06, 0.054)
     n, group = chair.count, scene.new_group()
-    upper, lower = rim[rim[:, 1].argsort()][-1, 1], 0.0
     if chair.infill == "buttons":
         for row in range(n):
-            v = lower + (upper - lower) * (row + 1) / (n + 1)
+            v = top * (row + 1) / (n + 1)
             columns = n - row % 2
             for k in range(columns):
                 u = 0.62 * (2 * (k + 0.5) / columns - 1)
@@ -212,13 +224,13 @@ def _panel(scene: Scene, chair: Chair) -> None:
             ring = np.concatenate([ring, ring[:1]])
             scene.bar(place(ring[:, 0], ring[:, 1]), 0.009, LINE, MARK, 0.45)
     elif chair.infill == "cutout":
-        _cutout(scene, chair, 0.0, lift + 0.7 * (1.0 - lift), 0.1)
+        _cutout(scene, chair, chair.cutout, lift + 0.6 * (1.0 - lift), 0.09, 0.054)
     elif chair.infill == "holes":
         for row in range(n):
             for k in range(n):
                 u, v = 0.5 * (2 * (k + 0.5) / n - 1), 0.3 + 0.5 * (row + 0.5) / n
                 dot = superellipse(2.0)
-                contour = place(u + 0.09 * dot[:, 0], v + 0.045 * dot[:, 1])
+                contour = place(u + 0.3 / n * dot[:, 0], v + 0.15 / n * dot[:, 1])
                 scene.panel(contour, (0, 0, 0), HOLE, MARK, 0.5, group=group)
 
 

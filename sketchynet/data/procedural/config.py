@@ -16,7 +16,7 @@ class ProceduralConfig:
 
     family_size: int = 4
     """Consecutive photos that form a family."""
-    distinct: float = 0.35
+    distinct: float = 0.4
     """Share of families whose members are unrelated; the members of the others share their coarse shape."""
     detail: tuple[float, float] = (0.0, 1.0)
     """Range of the drawings' level of detail: 0 is a bare outline, 1 has every slat."""

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 
 from sketchynet.data.procedural.parameters import Chair
 from sketchynet.data.procedural.config import ProceduralConfig
-from sketchynet.data.procedural.scene import BAR, CONTOUR, CORNERS, EDGE, MARK, NEVER, STRETCHER, Part, Scene, View, project
+from sketchynet.data.procedural.scene import BAR, CONTOUR, CORNERS, EDGE, INFILL, MARK, NEVER, STRETCHER, Part, Scene, View, project
 from sketchynet.sketch import Sketch, fit_to_frame
 
 STEP = 0.012
@@ -161,7 +161,9 @@ def draw(
     chosen = _chosen(lines, detail, config.missed, rng)
     visible = _visibility(lines.parts, {line.part for line in chosen}, view)
     pieces: list[np.ndarray] = []
-    owners, orders = [], []
+    owners: list[int] = []
+    orders: list[float] = []
+    steady: list[float] = []
     late = rng.normal(0.0, 0.3, MARK + 1)  # which of the outlines comes first differs between people
     for line in chosen:
         if line.closed:
@@ -171,6 +173,7 @@ def draw(
         pieces += cut
         owners += [line.owner] * len(cut)
         orders += [line.order + late[line.order]] * len(cut)
+        steady += [0.5 if line.order >= INFILL else 1.0] * len(cut)  # small things are drawn with more care
     sequence = np.argsort(orders, kind="stable")
     pieces = [pieces[k] for k in sequence]
     owner = np.array(owners)[sequence]
@@ -182,7 +185,7 @@ def draw(
     if len(first) == 0:  # everything hidden cannot happen with a seat in sight, but a drawing needs a stroke
         first, last = np.array([0]), np.array([np.searchsorted(stroke, 0, side="right") - 1])
     points = _warp(points, bend)
-    return _by_hand(points, first, last, hand, rng, name)
+    return _by_hand(points, first, last, hand * np.array(steady)[sequence][stroke[first]], rng, name)
 
 
 def _resample(points: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -230,9 +233,9 @@ def _warp(points: np.ndarray, bend: np.ndarray) -> np.ndarray:
 
 
 def _by_hand(
-    points: np.ndarray, first: np.ndarray, last: np.ndarray, hand: float, rng: np.random.Generator, name: str
+    points: np.ndarray, first: np.ndarray, last: np.ndarray, hand: np.ndarray, rng: np.random.Generator, name: str
 ) -> Sketch:
-    """Strokes points[first:last + 1] with the unsteadiness of a hand."""
+    """Strokes points[first:last + 1], each with its own unsteadiness of the hand."""
     length = last - first + 1
     # Trim or overshoot the ends.
     slack = rng.normal(0.0, 0.007 * hand, (2, len(first)))
@@ -255,13 +258,13 @@ def _by_hand(
     phase = rng.uniform(0.0, 2.0 * math.pi, (3, 2, len(first)))
     amplitude = rng.normal(0.0, 1.0, (3, 2, len(first))) * hand
     amplitude[0] *= 0.006 * np.sqrt(extent)
-    amplitude[1] *= 0.0045 * np.sqrt(extent)
+    amplitude[1] *= 0.0035 * np.sqrt(extent)
     amplitude[2] *= 0.0005
     pitch = 2.0 * math.pi * np.stack([0.7 / extent, 1.6 / extent, np.full_like(extent, 7.0)])
     for wave in range(3):
         turn = along * pitch[wave][stroke]
         for axis in range(2):
             drawn[:, axis] += amplitude[wave, axis][stroke] * np.sin(turn + phase[wave, axis][stroke])
-    drawn += rng.normal(0.0, 0.0028 * hand, (len(first), 2))[stroke]
+    drawn += (rng.normal(0.0, 0.0028, (len(first), 2)) * hand[:, None])[stroke]
     # A grid of 2^-14 hides the last digits, in which the mathematics libraries of machines differ.
     return Sketch(fit_to_frame(np.rint(drawn * 16384.0) / 16384.0), offsets, name)

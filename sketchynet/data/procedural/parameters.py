@@ -23,12 +23,17 @@ INFILLS = {
     "panel": ("plain", "buttons", "channels", "ribs", "inset", "cutout", "holes"),
 }
 COUNTS = {
-    "slats": (2, 6), "spindles": (4, 10), "rails": (2, 6), "cross": (1, 3), "lattice": (3, 7), "splat": (0, 2),
-    "plain": (0, 0), "buttons": (2, 4), "channels": (2, 8), "ribs": (2, 7), "inset": (1, 2), "cutout": (0, 0),
-    "holes": (2, 4),
+    "slats": (3, 7), "spindles": (5, 11), "rails": (3, 7), "cross": (1, 3), "lattice": (3, 8), "splat": (0, 2),
+    "plain": (0, 0), "buttons": (2, 5), "channels": (4, 10), "ribs": (4, 9), "inset": (1, 3), "cutout": (0, 0),
+    "holes": (2, 5),
 }  # fmt: skip
 CUTOUTS = ("circle", "heart", "diamond", "slot", "keyhole", "cross")
+EMBLEMS = ("none", "none", "circle", "heart", "diamond", "cross", "slot")
+ALIKE = {"h": ("h", "sides", "box"), "sides": ("h", "sides"), "box": ("h", "box", "ladder"), "ladder": ("box", "ladder")}
+"""Stretchers that siblings may exchange."""
 STRETCHERS = ("none", "h", "box", "sides", "front", "ladder", "x")
+EMBLEM_INFILLS = ("plain", "channels", "inset", "cutout")
+"""Panel backs with room for an emblem."""
 FOUR_LEGS = ("straight", "splayed", "turned", "sabre", "cabriole")
 
 WOOD = ((176, 122, 72), (140, 88, 48), (208, 168, 112), (98, 60, 38), (66, 46, 36), (222, 196, 150), (160, 70, 44))
@@ -80,6 +85,8 @@ class Chair:
     infill_low: float
     """Where the infill begins, as a share of the back's height."""
     cutout: str
+    emblem: str
+    """A small carving at the top of the back."""
     stretchers: str
     stretcher_height: float
     cushion: str
@@ -96,9 +103,16 @@ class Chair:
     pattern: int
 
     def fine(self) -> tuple[object, ...]:
-        """What tells siblings apart."""
-        kept = self.cutout if self.infill in ("splat", "cutout") else ""
-        return (self.infill, self.count, kept, self.stretchers, self.cushion, self.apron, self.rings, self.grooves)
+        """What tells siblings apart, as far as it shows."""
+        carved = self.back == "frame" or (self.back == "panel" and self.infill in EMBLEM_INFILLS)
+        return (
+            self.infill,
+            self.count,
+            self.cutout if self.infill in ("splat", "cutout") else "",
+            self.emblem if carved else "",
+            self.stretchers if self.legs in FOUR_LEGS else "",
+            self.cushion,
+        )
 
 
 def _pick(rng: Generator, values: tuple[str, ...], weights: tuple[float, ...] | None = None) -> str:
@@ -142,13 +156,13 @@ def _fresh(rng: Generator) -> Chair:
     infill = _pick(rng, INFILLS[back])
     thickness = rng.uniform(0.22, 0.34) if low else rng.uniform(0.12, 0.2) if soft else rng.uniform(0.05, 0.1)
     return Chair(
-        width=rng.uniform(1.0, 1.9) if low else rng.uniform(0.9, 1.25) if wide else rng.uniform(0.8, 1.15),
+        width=rng.uniform(1.0, 1.9) if low else rng.uniform(0.9, 1.25) if wide else rng.uniform(0.86, 1.08),
         depth=rng.uniform(0.85, 1.05) * (0.85 if tall else 1.0),
-        seat_height=rng.uniform(1.25, 1.6) if tall else rng.uniform(0.45, 0.62) if low else rng.uniform(0.78, 1.02),
-        back_height=rng.uniform(0.35, 0.8) if tall else rng.choice([rng.uniform(0.55, 0.8), rng.uniform(0.9, 1.5)]),
-        back_width=rng.uniform(0.78, 1.0),
-        flare=rng.uniform(-0.18, 0.2),
-        rake=rng.uniform(0.06, 0.34),
+        seat_height=rng.uniform(1.25, 1.6) if tall else rng.uniform(0.45, 0.62) if low else rng.uniform(0.82, 0.98),
+        back_height=rng.uniform(0.35, 0.8) if tall else rng.uniform(0.58, 0.78) if rng.random() < 0.45 else rng.uniform(0.95, 1.3),
+        back_width=rng.uniform(0.84, 1.0),
+        flare=rng.uniform(-0.14, 0.16),
+        rake=rng.uniform(0.08, 0.28),
         bow=rng.uniform(0.0, 0.14) + (0.2 if seat == "round" else 0.0),
         taper=rng.uniform(0.0, 0.16),
         seat=seat,
@@ -163,12 +177,13 @@ def _fresh(rng: Generator) -> Chair:
         splay=rng.uniform(0.0, 0.06) if legs in ("straight", "cabriole") else rng.uniform(0.06, 0.2),
         arms=arms,
         arm_height=rng.uniform(0.34, 0.5),
-        azimuth=float(rng.choice([-1.0, 1.0])) * rng.uniform(0.3, 0.8),
-        elevation=rng.uniform(0.2, 0.42),
+        azimuth=float(rng.choice([-1.0, 1.0])) * rng.uniform(0.38, 0.66),
+        elevation=rng.uniform(0.24, 0.36),
         infill=infill,
         count=_count(rng, infill),
         infill_low=rng.choice([0.0, 0.14, 0.26, 0.4]),
         cutout=_pick(rng, CUTOUTS),
+        emblem=_pick(rng, EMBLEMS),
         stretchers=_pick(rng, STRETCHERS),
         stretcher_height=rng.uniform(0.22, 0.5),
         cushion=_pick(rng, ("none", "pad", "piped", "buttoned"), (5, 3, 2, 2)),
@@ -183,29 +198,39 @@ def _fresh(rng: Generator) -> Chair:
 
 
 def _sibling(rng: Generator, base: Chair) -> Chair:
-    """`base` with other fine detail, a hair's difference in proportion and, half of the time, another look."""
-    infill = base.infill if rng.random() < 0.75 else _pick(rng, INFILLS[base.back])
-    other = _fresh(rng)
+    """`base` with one or two other fine details and, half of the time, another look.
 
-    def either(mine: object, theirs: object, share: float) -> object:
-        return theirs if rng.random() < share else mine
-
-    fine = {name: either(getattr(base, name), getattr(other, name), 0.4) for name in (
-        "cutout", "stretchers", "cushion", "apron", "rings", "finials", "feet", "grooves",
-    )}  # fmt: skip
-    nearly = {name: getattr(base, name) * (1.0 + rng.normal(0.0, 0.012)) for name in (
-        "width", "seat_height", "back_height", "crest_height", "stretcher_height",
-    )}  # fmt: skip
-    look = _look(rng)
-    return replace(
-        base,
-        infill=infill,
-        count=_count(rng, infill),
-        azimuth=base.azimuth + rng.normal(0.0, 0.03),
-        **fine,
-        **nearly,
-        **(look if rng.random() < 0.5 else {}),  # type: ignore[arg-type]  # as above
-    )
+    The changes keep much the same mass of ink: one slat more, another cut-out, not another kind of back.
+    """
+    low, high = COUNTS[base.infill]
+    weights = {
+        "count": 3.0 * (high > low),
+        "cutout": 2.5 * (base.infill in ("splat", "cutout")),
+        "emblem": 1.5,
+        "stretchers": 0.6 * (base.legs in FOUR_LEGS),
+        "cushion": 1.0 * (base.cushion != "none"),
+        "apron": 0.5 * (base.apron != "none"),
+        "rings": 0.5,
+        "grooves": 0.8 * (base.grooves > 0),
+    }
+    changes: dict[str, object] = {}
+    for _ in range(int(rng.integers(1, 3))):
+        name = _pick(rng, tuple(weights), tuple(weights.values()))
+        changes[name] = {
+            "count": lambda: int(np.clip(base.count + rng.choice([-2, -1, 1, 2]), low, high)),
+            "cutout": lambda: _pick(rng, CUTOUTS),
+            "emblem": lambda: _pick(rng, EMBLEMS[2:]),
+            "stretchers": lambda: _pick(rng, ALIKE.get(base.stretchers, (base.stretchers,))),
+            "cushion": lambda: _pick(rng, ("pad", "piped", "buttoned")),
+            "apron": lambda: _pick(rng, ("plain", "arched", "scalloped")),
+            "rings": lambda: int(rng.integers(0, 4)),
+            "grooves": lambda: int(rng.integers(2, 7)),
+        }[name]()
+    for name in ("width", "seat_height", "back_height", "crest_height", "stretcher_height"):
+        changes[name] = getattr(base, name) * (1.0 + rng.normal(0.0, 0.004))
+    if rng.random() < 0.5:
+        changes.update(_look(rng))
+    return replace(base, azimuth=base.azimuth + rng.normal(0.0, 0.01), **changes)  # type: ignore[arg-type]  # as above
 
 
 @lru_cache(maxsize=512)
@@ -213,17 +238,18 @@ def family(config: ProceduralConfig, seed: int, number: int) -> tuple[Chair, ...
     """The `family_size` chairs of family `number`.
 
     With probability `config.distinct` they are unrelated; otherwise they are siblings, no two of which
-    agree in all their fine detail.
+    agree in all their fine detail as long as the family is small.
     """
     rng = np.random.default_rng([seed, CHAIR_STREAM, number])
     if rng.random() < config.distinct:
         return tuple(_fresh(rng) for _ in range(config.family_size))
     members = [_fresh(rng)]
     while len(members) < config.family_size:
-        sibling = _sibling(rng, members[0])
-        # The fine detail is finite: a family that has used it all up may repeat it.
-        if all(sibling.fine() != member.fine() for member in members) or len(members) > 64:
-            members.append(sibling)
+        for _ in range(24):  # fine detail is finite: a large family that has used it up repeats it
+            sibling = _sibling(rng, members[0])
+            if all(sibling.fine() != member.fine() for member in members):
+                break
+        members.append(sibling)
     return tuple(members)
 
 
