@@ -322,6 +322,9 @@ class Imported(NamedTuple):
     run_id: str
     new_rows: int
 
+    def __str__(self) -> str:
+        return f"imported {self.new_rows} new reports into run {self.run_id}"
+
 
 def import_journal(path: Path, experiment: str = "sketchynet", uri: str | None = None) -> Imported:
     """Bring a journal (`reports.jsonl` or its run directory) into MLflow.
