@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from sketchynet.augment import PhotoAugmentation, SketchAugmentation
 from sketchynet.errors import InputError
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -44,49 +45,19 @@ class DataConfig(Section):
     """Seed of the split; apart from the recipe's own, so that seeds of a recipe share their split."""
 
 
-class SketchAugmentationConfig(Section):
-    """Random changes of the vector sketch; zeros change nothing."""
-
-    rotation: Annotated[float, Field(ge=0, le=180)] = 8.0
-    """Greatest rotation, degrees, either way."""
-    scale: Annotated[float, Field(ge=0, lt=1)] = 0.12
-    """Greatest relative change of size."""
-    shear: Annotated[float, Field(ge=0, lt=1)] = 0.08
-    """Greatest shear."""
-    translation: Annotated[float, Field(ge=0, lt=1)] = 0.05
-    """Greatest shift, in units of the frame."""
-    jitter: Annotated[float, Field(ge=0, lt=0.2)] = 0.006
-    """Size of the smooth displacement of points, in units of the frame."""
-    stroke_dropout: Share = 0.1
-    """Chance of a stroke to be left out."""
-
-
-class PhotoAugmentationConfig(Section):
-    """Random changes of the photo; zeros change nothing."""
-
-    rotation: Annotated[float, Field(ge=0, le=180)] = 5.0
-    """Greatest rotation, degrees, either way."""
-    scale: Annotated[float, Field(ge=0, lt=1)] = 0.12
-    """Greatest relative change of size."""
-    translation: Annotated[float, Field(ge=0, lt=1)] = 0.05
-    """Greatest shift, as a share of the side."""
-    brightness: Annotated[float, Field(ge=0, lt=1)] = 0.2
-    """Greatest relative change of brightness."""
-    contrast: Annotated[float, Field(ge=0, lt=1)] = 0.2
-    """Greatest relative change of contrast."""
-    saturation: Annotated[float, Field(ge=0, le=1)] = 0.4
-    """Greatest relative change of saturation."""
-    grayscale: Share = 0.2
-    """Chance of a photo to lose its colour."""
-
-
 class AugmentationConfig(Section):
     """Augmentation of a pair; a flip always meets sketch and photo together."""
 
     flip: Share = 0.5
     """Chance of a joint left–right flip."""
-    sketch: SketchAugmentationConfig = SketchAugmentationConfig()
-    photo: PhotoAugmentationConfig = PhotoAugmentationConfig()
+    sketch: SketchAugmentation = SketchAugmentation(
+        rotation=8.0, scale=0.12, aspect=0.08, shear=0.05, translation=0.04, jitter=0.008, stroke_dropout=0.1
+    )
+    """Random changes of the vector sketch."""
+    photo: PhotoAugmentation = PhotoAugmentation(
+        rotation=5.0, scale=0.1, translation=0.04, brightness=0.2, contrast=0.2, saturation=0.4, grayscale=0.2
+    )
+    """Random changes of the photo."""
 
 
 class NetworkConfig(Section):
@@ -116,6 +87,9 @@ class OptimizationConfig(Section):
     """Sketch–photo pairs in the global batch, whatever the number of workers."""
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     """Peak learning rate of the global batch."""
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Factor on the learning rate from each block of the backbone to the one before it; below 1 it keeps
+    pre-trained first layers nearly as they are."""
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
     """Decoupled weight decay of the convolution and linear weights."""
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.1
@@ -346,14 +320,14 @@ def _fields_at(location: tuple[int | str, ...]) -> list[str]:
     for name in location:
         field = getattr(section, "model_fields", {}).get(name)
         section = field.annotation if field is not None else None
-    return sorted(getattr(section, "model_fields", {}))
+    return sorted(getattr(section, "model_fields", None) or getattr(section, "__dataclass_fields__", {}))
 
 
 def _explain(error: ValidationError, place: str) -> str:
     lines = []
     for item in error.errors(include_url=False):
         key = ".".join(str(part) for part in item["loc"]) or "recipe"
-        if item["type"] == "extra_forbidden":
+        if item["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
             lines.append(f"{key}: unknown key{_hint(str(item['loc'][-1]), _fields_at(item['loc'][:-1]))}")
         elif item["type"] == "missing":
             lines.append(f"{key}: missing")

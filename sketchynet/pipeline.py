@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import torch
 from tqdm import tqdm
@@ -22,7 +23,7 @@ from sketchynet.data.pairs import PairedSet
 from sketchynet.errors import InputError
 from sketchynet.report import draw_pictures, evaluation_table
 from sketchynet.stages.embedding import embed_photos
-from sketchynet.stages.evaluate import Evaluation, evaluate, save_evaluation
+from sketchynet.stages.evaluate import evaluate, save_evaluation
 from sketchynet.stages.networks import read_embedder
 from sketchynet.stages.rewards import Judge, RolloutWorker
 from sketchynet.stages.runtime import LocalRuntime, Report, Rollout, Runtime
@@ -118,8 +119,8 @@ def _headline(metrics: dict[str, float]) -> str:
     return "  ".join(parts + [f"reward {value:.3f}" for value in rewards])
 
 
-def run_pipeline(recipe: Recipe, places: Places, execution: Execution) -> Evaluation | None:
-    """Runs the stages that are not done yet; returns the evaluation if it is among the stages.
+def run_pipeline(recipe: Recipe, places: Places, execution: Execution) -> dict[str, Any] | None:
+    """Runs the stages that are not done yet; returns the evaluation's summary if it is among the stages.
 
     Raises:
         InputError: bad input, named; the run's folder keeps what was finished, ``--resume`` goes on.
@@ -136,7 +137,7 @@ def run_pipeline(recipe: Recipe, places: Places, execution: Execution) -> Evalua
         recipe.model_dump(mode="json") | {"workers": execution.workers},
         {"recipe": recipe.name, "seed": str(recipe.seed), "data": pairs.name, "data_hash": pairs.split_hash},
     )
-    evaluation = None
+    summary = None
     with Recorder(tracker) as recorder:
         tracker.artifact(folder.recipe)
         if {"teacher", "student"} & set(execution.stages):
@@ -144,9 +145,9 @@ def run_pipeline(recipe: Recipe, places: Places, execution: Execution) -> Evalua
         if "selector" in execution.stages:
             _train_selector(recipe, pairs, places, execution, recorder)
         if "evaluate" in execution.stages:
-            evaluation = _evaluate(recipe, pairs, places, tracker)
+            summary = _evaluate(recipe, pairs, places, tracker)
         _keep_networks(places, tracker)
-    return evaluation
+    return summary
 
 
 def _train_networks(recipe: Recipe, places: Places, execution: Execution, recorder: Recorder) -> None:
@@ -217,27 +218,27 @@ def _itself(worker: RolloutWorker) -> Callable[..., object]:
     return worker
 
 
-def _evaluate(recipe: Recipe, pairs: PairedSet, places: Places, tracker: Tracker) -> Evaluation:
+def _evaluate(recipe: Recipe, pairs: PairedSet, places: Places, tracker: Tracker) -> dict[str, Any]:
     run = places.run
     tracker.stage_start("evaluate", recipe.evaluation.model_dump(mode="json"))
     evaluation = evaluate(recipe, pairs, run)
     save_evaluation(run, evaluation)
-    tracker.metrics("evaluate", tracked_figures(evaluation), 0)
+    tracker.metrics("evaluate", tracked_figures(evaluation.summary), 0)
     table = run.root / "table.txt"
     table.write_text(evaluation_table(evaluation.summary) + "\n")
     pictures = draw_pictures(recipe, pairs, evaluation, run)
     for path in (run.evaluation, table, *pictures):
         tracker.artifact(path, "evaluate")
     tracker.stage_end("evaluate", "FINISHED")
-    return evaluation
+    return evaluation.summary
 
 
-def tracked_figures(evaluation: Evaluation) -> dict[str, float]:
+def tracked_figures(summary: dict[str, Any]) -> dict[str, float]:
     """``test/[CATEGORY/]NETWORK/FIGURE`` for the tracker: what ``sketchynet compare`` reads."""
-    largest = max(evaluation.summary["canvases"])
+    largest = max(summary["canvases"])
     shown = {"full": "full", f"direct@{largest}": "direct", f"v1@{largest}": "v1", "v2": "v2"}
     figures: dict[str, float] = {}
-    for name, scopes in evaluation.summary["systems"].items():
+    for name, scopes in summary["systems"].items():
         short = shown.get(name, name.replace("@", "_").replace("[", "_").replace("]", ""))
         for scope, values in scopes.items():
             if scope == "details":

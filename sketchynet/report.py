@@ -11,6 +11,8 @@ import torch
 from sketchynet import plots
 from sketchynet.config import Recipe
 from sketchynet.data.pairs import PairedSet
+from sketchynet.flops import count_parameters, embedder_flops, selector_flops
+from sketchynet.models import CANVASES, CanvasSelector, Embedder
 from sketchynet.ops import pairwise_distance
 from sketchynet.raster import rasterize
 from sketchynet.stages.embedding import embed_sketches
@@ -64,6 +66,39 @@ def evaluation_table(summary: dict[str, Any]) -> str:
     if leaks:
         lines += ["", "note: the official split repeats pictures across its parts: " + _listed(leaks)]
     return "\n".join(lines)
+
+
+def paper_table(steps: int = 64) -> str:
+    """Parameters and GFLOPs of the paper's networks and of SqueezeNet 1.1 at every canvas of the paper.
+
+    Args:
+        steps: points that the selector reads.
+    """
+    selector = CanvasSelector()
+    networks = [Embedder(name) for name in ("vgg16", "squeezenet1_1", "mobilenet_v2")]
+    rows = []
+    for network in networks:
+        costs = {size: embedder_flops(network, size) for size in CANVASES}
+        rows.append([network.config["backbone"], *_cost_cells(count_parameters(network), costs)])
+    student, choice = networks[-1], selector_flops(selector, steps)
+    rows.append([f"selector, {steps} points", *_cost_cells(count_parameters(selector), dict.fromkeys(CANVASES, choice))])
+    costs = {size: embedder_flops(student, size) + choice for size in CANVASES}
+    rows.append(["SketchyNetV2", *_cost_cells(count_parameters(student) + count_parameters(selector), costs)])
+    columns = ["network", "parameters", "", *(f"{size}×{size}" for size in CANVASES)]
+    note = (
+        "GFLOPs a query by canvas; a multiply-add counts two (convention of the paper).\n"
+        "The paper prints the parameters of SketchyNetV2 as 2.27 M: the same number, cut off."
+    )
+    return aligned(columns, rows, right=columns[1:]) + f"\n{note}"
+
+
+def _cost_cells(parameters: int, flops: dict[int, int]) -> list[str]:
+    return [f"{parameters:,}", f"{parameters / 1e6:.2f} M", *(_gflops(value / 1e9) for value in flops.values())]
+
+
+def _gflops(value: float) -> str:
+    """As the paper prints them: 40.18 and 0.833."""
+    return f"{value:.2f} G" if value >= 10 else f"{value:.3f} G"
 
 
 def _listed(leaks: list[list[str]]) -> str:

@@ -11,7 +11,7 @@ from torch import nn
 from sketchynet import checkpoint
 from sketchynet.config import NetworkConfig
 from sketchynet.errors import InputError
-from sketchynet.models.build import build_from_config
+from sketchynet.models import build_from_config
 from sketchynet.models.embedder import Embedder, Ensemble
 from sketchynet.models.selector import CanvasSelector
 from sketchynet.models.weights import load_backbone_weights

@@ -70,7 +70,7 @@ def train_embedder(stage: EmbeddingStage, pairs: PairedSet, runtime: Runtime, fo
         )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stage.seed)
-        network = stage.build().to(runtime.device)
+        network = stage.build().to(runtime.device, memory_format=torch.channels_last)
     run = _Run(stage, pairs, runtime, network)
     if runtime.rank == 0:
         checkpoint.remove_partial(folder)
@@ -108,7 +108,7 @@ class _Run:
             pairs, stage.sketches, batch_size=stage.optimization.batch_size, seed=stage.seed
         )
         self.optimizer = torch.optim.AdamW(
-            _parameter_groups(network, stage.optimization.weight_decay), lr=stage.optimization.learning_rate
+            _parameter_groups(network, stage.optimization), lr=stage.optimization.learning_rate
         )
         self.average = {k: v.clone() for k, v in network.state_dict().items()}
         self.best: dict[str, torch.Tensor] | None = None
@@ -158,7 +158,7 @@ class _Run:
         pairs_seen = sum(len(batch) for batch in batches)
         figures = {key: value / steps for key, value in sums.items()}
         rates = {"seconds": seconds, "pairs_per_second": pairs_seen / seconds}
-        return figures | rates | {"learning_rate": self.optimizer.param_groups[0]["lr"]}
+        return figures | rates | {"learning_rate": self.optimizer.param_groups[-1]["lr"]}
 
     def _step(self, loss: torch.Tensor) -> None:
         if not torch.isfinite(loss):
@@ -191,7 +191,7 @@ class _Run:
         else:
             factor = 0.5 * (1 + math.cos(math.pi * (progress - settings.warmup) / (1 - settings.warmup)))
         for group in self.optimizer.param_groups:
-            group["lr"] = settings.learning_rate * factor
+            group["lr"] = settings.learning_rate * factor * group["factor"]
 
     def weights(self) -> dict[str, torch.Tensor]:
         """The weights that are evaluated: averaged ones where the recipe averages."""
@@ -245,9 +245,23 @@ class _Run:
         self.best_score = -math.inf if found["best_score"] is None else found["best_score"]
 
 
-def _parameter_groups(network: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Weight decay for matrices and kernels only: biases and norms have one dimension."""
-    decayed = [p for p in network.parameters() if p.requires_grad and p.ndim > 1]
-    free = [p for p in network.parameters() if p.requires_grad and p.ndim <= 1]
-    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": free, "weight_decay": 0.0}]
-    return [group for group in groups if group["params"]]
+def _parameter_groups(network: Embedder, settings: OptimizationConfig) -> list[dict[str, Any]]:
+    """Groups by block of the backbone, for the learning rate, and by kind, for the weight decay.
+
+    Weight decay is for matrices and kernels only: biases and norms have one dimension.
+    """
+    blocks = list(network.backbone.features.children())
+    depth_of = {id(p): depth for depth, block in enumerate(blocks) for p in block.parameters()}
+    groups: dict[tuple[int, bool], list[torch.nn.Parameter]] = {}
+    for parameter in network.parameters():
+        if parameter.requires_grad:
+            depth = depth_of.get(id(parameter), len(blocks) - 1)
+            groups.setdefault((depth, parameter.ndim > 1), []).append(parameter)
+    return [
+        {
+            "params": parameters,
+            "weight_decay": settings.weight_decay if decayed else 0.0,
+            "factor": settings.layer_decay ** (len(blocks) - 1 - depth),
+        }
+        for (depth, decayed), parameters in groups.items()
+    ]

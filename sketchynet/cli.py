@@ -1,0 +1,205 @@
+"""The ``sketchynet`` command: parses, builds, runs, prints."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from sketchynet.errors import InputError
+from sketchynet.version import __version__
+
+STAGES = ("teacher", "student", "selector", "evaluate")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; bad input prints one message and gives status 2."""
+    options = parser().parse_args(arguments)
+    try:
+        return int(options.run(options) or 0)
+    except InputError as error:
+        print(f"sketchynet: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("sketchynet: interrupted; --resume goes on from the last epoch", file=sys.stderr)
+        return 130
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    top = argparse.ArgumentParser(
+        prog="sketchynet", description="Train, evaluate and compare efficient sketch retrieval networks."
+    )
+    top.add_argument("--version", action="version", version=f"sketchynet {__version__}")
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+
+    train = _command(commands, "train", _train, "train teacher, SketchyNetV1 and SketchyNetV2, and evaluate them")
+    train.add_argument("recipe", nargs="?", help="name of a built-in recipe (see `sketchynet recipes`) or a JSON file")
+    train.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a field of the recipe")
+    train.add_argument("--output", type=Path, metavar="DIR", help="folder of this run (default: runs/RECIPE-DATE)")
+    train.add_argument("--resume", type=Path, metavar="RUN", help="go on with the run in that folder")
+    train.add_argument("--stage", action="append", choices=STAGES, help="run this stage alone (may be repeated)")
+    train.add_argument("--workers", type=int, default=0, metavar="N", help="0: in this process; N: on Ray")
+    train.add_argument("--actors", type=int, default=2, metavar="N", help="rollout actors on Ray (default 2)")
+    train.add_argument("--gpu", action="store_true", help="train on CUDA, one GPU a worker")
+    train.add_argument("--threads", type=int, metavar="N", help="CPU threads of this process (with --workers 0)")
+    _places(train)
+    train.add_argument("--track", choices=("mlflow", "jsonl", "none"), default="mlflow", help="where records go")
+    _experiment(train)
+
+    evaluate = _command(commands, "evaluate", _evaluate, "evaluate a finished run again")
+    evaluate.add_argument("resume", type=Path, metavar="RUN", help="folder of the run")
+    _places(evaluate)
+
+    _command(commands, "flops", _flops, "parameters and FLOPs of the paper's networks at every canvas")
+
+    compare = _command(commands, "compare", _compare, "table and accuracy–FLOPs plot of an experiment's runs")
+    compare.add_argument("--output", type=Path, default=Path("comparison.png"), metavar="FILE", help="the plot")
+    compare.add_argument("--export", type=Path, metavar="DIR", help="also write one small JSON a finished run")
+    compare.add_argument("--import", dest="journal", type=Path, metavar="FILE", help="bring a reports.jsonl in first")
+    _experiment(compare)
+
+    recipes = _command(commands, "recipes", _recipes, "list the built-in recipes, or print one as JSON")
+    recipes.add_argument("name", nargs="?")
+
+    data = _command(commands, "data", _data, "prepare a recipe's data and print what was read")
+    data.add_argument("action", choices=("prepare",))
+    data.add_argument("recipe", help="name of a built-in recipe or a JSON file")
+    _places(data)
+    return top
+
+
+def _command(commands, name, run, text):  # type: ignore[no-untyped-def]  # argparse's own types are private
+    command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+    command.set_defaults(run=run)
+    return command
+
+
+def _places(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--data", type=Path, metavar="DIR", help="root of the data sets (or $SKETCHYNET_DATA)")
+    command.add_argument("--weights", type=Path, metavar="DIR", help="backbone weights (or $SKETCHYNET_WEIGHTS)")
+    command.add_argument("--cache", type=Path, metavar="DIR", help="prepared data (or $SKETCHYNET_CACHE)")
+
+
+def _experiment(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--experiment", default="sketchynet", help="MLflow experiment (default: sketchynet)")
+    command.add_argument("--tracking-uri", metavar="URI", help="MLflow store (default: sqlite:///mlflow.db)")
+
+
+def _train(options: argparse.Namespace) -> None:
+    from sketchynet.config import load_recipe, override
+    from sketchynet.pipeline import Execution, run_pipeline
+    from sketchynet.recipes import find_recipe
+    from sketchynet.stages.run_folder import RunFolder
+    from sketchynet.stages.train import Places
+
+    if options.resume is not None:
+        if options.recipe or options.set or options.output:
+            raise InputError("--resume goes on with the run's own recipe: give neither RECIPE, --set nor --output")
+        folder = RunFolder(options.resume)
+        recipe = load_recipe(folder.recipe)
+    elif options.recipe is None:
+        raise InputError("give a RECIPE (see `sketchynet recipes`) or --resume RUN")
+    else:
+        recipe = override(find_recipe(options.recipe), options.set)
+        folder = RunFolder(options.output or Path("runs") / time.strftime(f"{recipe.name}-%Y%m%d-%H%M%S"))
+        if folder.recipe.exists():
+            raise InputError(f"{folder.root} holds a run already: --resume {folder.root}, or give another --output")
+    _set_threads(options.threads)
+    execution = Execution(
+        workers=options.workers,
+        actors=options.actors,
+        gpu=options.gpu,
+        track=options.track,
+        tracking_uri=options.tracking_uri,
+        experiment=options.experiment,
+        stages=tuple(s for s in STAGES if s in (options.stage or STAGES)),
+    )
+    places = Places(folder, options.data, options.cache, options.weights)
+    summary = run_pipeline(recipe, places, execution)
+    _conclude(folder, summary, execution)
+
+
+def _set_threads(threads: int | None) -> None:
+    if threads is not None:
+        import torch
+
+        if threads < 1:
+            raise InputError(f"--threads {threads}: give at least 1")
+        torch.set_num_threads(threads)
+
+
+def _conclude(folder, summary, execution) -> None:  # type: ignore[no-untyped-def]  # imported lazily above
+    from sketchynet.report import evaluation_table
+
+    if summary is not None:
+        print(f"\n{evaluation_table(summary)}\n")
+        print(f"pictures and figures: {folder.root}")
+    else:
+        print(f"done: {', '.join(execution.stages)}; the run is in {folder.root}")
+    if execution.track == "mlflow":
+        store = execution.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
+        print(f"look further: mlflow ui --backend-store-uri {store}")
+        print(f"compare runs: sketchynet compare --experiment {execution.experiment}")
+    elif execution.track == "jsonl":
+        print(f"bring it into MLflow: sketchynet compare --import {folder.root / 'reports.jsonl'}")
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    from sketchynet.config import load_recipe
+    from sketchynet.pipeline import Execution, run_pipeline
+    from sketchynet.stages.run_folder import RunFolder
+    from sketchynet.stages.train import Places
+
+    folder = RunFolder(options.resume)
+    recipe = load_recipe(folder.recipe)
+    execution = Execution(track="none", stages=("evaluate",))
+    summary = run_pipeline(recipe, Places(folder, options.data, options.cache, options.weights), execution)
+    _conclude(folder, summary, execution)
+
+
+def _flops(options: argparse.Namespace) -> None:
+    from sketchynet.report import paper_table
+
+    print(paper_table())
+
+
+def _compare(options: argparse.Namespace) -> None:
+    from sketchynet.tracking import compare, import_journal
+
+    if options.journal is not None:
+        print(import_journal(options.journal, options.experiment, options.tracking_uri))
+    print(compare(options.experiment, options.tracking_uri, options.output, export=options.export))
+
+
+def _recipes(options: argparse.Namespace) -> None:
+    from sketchynet.recipes import RECIPES, find_recipe
+
+    if options.name is not None:
+        print(find_recipe(options.name).model_dump_json(indent=2))
+        return
+    for name, build in RECIPES.items():
+        print(f"{name:<12}{build().description}")
+
+
+def _data(options: argparse.Namespace) -> None:
+    from sketchynet.data import SPLIT_NAMES
+    from sketchynet.recipes import find_recipe
+    from sketchynet.stages.run_folder import RunFolder
+    from sketchynet.stages.train import Places
+
+    recipe = find_recipe(options.recipe)
+    places = Places(RunFolder(Path()), options.data, options.cache, options.weights)
+    pairs = places.load(recipe, progress=True)
+    print(f"{pairs.name}: split {pairs.split_hash}")
+    for number, split in enumerate(SPLIT_NAMES):
+        print(f"  {split:<11}{len(pairs.photo_indices(number)):>7} photos {len(pairs.sketch_indices(number)):>7} sketches")
+    for first, second in pairs.leaks():
+        print(f"  note: {first} and {second} are the same picture in different parts of the split")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,32 @@
+"""Named recipes: whole pipelines as validated configuration. They know no stage code."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from pathlib import Path
+
+from sketchynet.config import Recipe, load_recipe
+from sketchynet.errors import InputError
+from sketchynet.recipes import procedural, qmul_v1
+
+RECIPES: dict[str, Callable[[], Recipe]] = {
+    "demo": procedural.demo,
+    "procedural": procedural.procedural,
+    "qmul_v1": qmul_v1.qmul_v1,
+}
+
+
+def find_recipe(name: str) -> Recipe:
+    """A built-in recipe by its name, or one from a JSON file.
+
+    Raises:
+        InputError: there is neither.
+    """
+    if name in RECIPES:
+        return RECIPES[name]()
+    if name.endswith(".json") or "/" in name:
+        return load_recipe(Path(name))
+    near = difflib.get_close_matches(name, RECIPES, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"built-in recipes: {', '.join(RECIPES)}"
+    raise InputError(f"no recipe {name!r}; {hint} (or give the path of a JSON recipe)")
