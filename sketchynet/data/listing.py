@@ -58,5 +58,5 @@ class Listing:
     """What a reader of the results should know."""
     read_sketch: Callable[[Path, str], Sketch] = field(default=vectorized_drawing)
     """Module-level function (file, sketch id) -> Sketch; called in worker processes."""
-    refine: Callable[[Listing], Listing] | None = None
-    """Module-level function that drops files by their content."""
+    refine: Callable[[Listing, bool], Listing] | None = None
+    """(listing, whether to show progress) -> listing without the files that their content rules out."""

@@ -89,7 +89,7 @@ class PairedSet:
                 f"paired set {self.name!r}: {field} is {value.dtype} {value.shape}, expected integers ({count},), "
                 f"one a {thing}"
             )
-        converted = value.astype(dtype)
+        converted: np.ndarray = value.astype(dtype)
         if not np.array_equal(converted, value):
             raise InputError(
                 f"paired set {self.name!r}: {field} holds values that do not fit {np.dtype(dtype)}"

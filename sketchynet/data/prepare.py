@@ -60,7 +60,7 @@ def _build(writer: Writer, *, listing: Listing, size: int, progress: bool, worke
         rows = pool.map(partial(read_photo, size=size), paths, "decoding photos", "photo")
         photos = writer.photos(rows, len(paths), size)
         if listing.refine is not None:
-            listing = listing.refine(listing)
+            listing = listing.refine(listing, progress)
         read = partial(_read_sketch, listing.read_sketch)
         sketches = list(pool.map(read, listing.sketches, "reading drawings", "drawing"))
     if not sketches:

@@ -59,7 +59,7 @@ def list_qmul_v1(root: Path, options: Mapping[str, Any]) -> Listing:
     )
 
 
-def drop_repeated_drawings(listing: Listing) -> Listing:
+def drop_repeated_drawings(listing: Listing, progress: bool) -> Listing:
     """Leaves out every extra drawing that is, up to size and smoothing, an earlier drawing of the same photo."""
     groups: dict[str, list[SketchFile]] = {}
     for sketch in listing.sketches:
@@ -67,7 +67,7 @@ def drop_repeated_drawings(listing: Listing) -> Listing:
     repeated = set()
     again_official = 0
     several = [group for group in groups.values() if len(group) > 1]
-    for group in tqdm(several, desc="comparing drawings", unit="photo", disable=None):
+    for group in tqdm(several, desc="comparing drawings", unit="photo", disable=not progress):
         kept: list[tuple[SketchFile, InkShape]] = []
         for sketch in group:
             shape = InkShape(read_drawing(sketch.path))
