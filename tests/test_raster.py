@@ -1,0 +1,330 @@
+from __future__ import annotations
+
+import math
+import os
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from drawings import chair_strokes, random_batch
+from exact_coverage import distance, exact_coverage, segments
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from sketchynet import InputError, Sketch, SketchBatch, _core, rasterize
+
+SIZES = (8, 32, 64, 128)
+
+# Coordinates on a lattice of 1/1024: mirroring and shifting them is then exact in float32.
+lattice = st.integers(0, 1024).map(lambda i: i / 1024)
+strokes = st.lists(st.lists(st.tuples(lattice, lattice), min_size=1, max_size=6), min_size=1, max_size=4)
+
+
+def batch_of(*drawings: list) -> SketchBatch:
+    return SketchBatch.from_sketches([Sketch.from_strokes(drawing) for drawing in drawings])
+
+
+def difference(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> int:
+    return int(np.abs(first.astype(int) - second).max())
+
+
+def test_the_extension_under_test_is_the_one_wanted() -> None:
+    wanted = os.environ.get("SKETCHYNET_EXPECT_CORE")
+    assert wanted is None or _core.__file__.startswith(wanted)
+
+
+# --- coverage -----------------------------------------------------------------------------------------------------
+
+
+def test_reference_gives_the_area_of_a_capsule() -> None:
+    sketch = Sketch.from_strokes([[[0.3, 0.4], [0.6, 0.55]]])
+    length = 32 * math.hypot(0.3, 0.15)
+    assert exact_coverage(sketch, 32, 3.0).sum() / 255 == pytest.approx(math.pi * 1.5**2 + 3 * length, abs=0.01)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_coverage_is_exact_within_sampling(size: int) -> None:
+    batch = random_batch(3, seed=size)
+    width = max(1.0, size / 128)
+    drawn = rasterize(batch, size)
+    exact = np.stack([exact_coverage(sketch, size, width) for sketch in batch])
+    assert np.abs(drawn - exact).mean() < 0.5
+    assert np.abs(drawn - exact).max() < 16
+
+
+@pytest.mark.parametrize("width", [0.3, 2.5, 11.0])
+def test_coverage_of_other_widths(width: float) -> None:
+    batch = random_batch(2, seed=7)
+    drawn = rasterize(batch, 48, line_width=width)
+    exact = np.stack([exact_coverage(sketch, 48, width) for sketch in batch])
+    assert np.abs(drawn - exact).mean() < 0.5
+
+
+def test_coverage_of_real_strokes(data_root: Path) -> None:
+    batch = chair_strokes(data_root, 3)
+    for size in (32, 64):
+        exact = np.stack([exact_coverage(sketch, size, 1.0) for sketch in batch])
+        assert np.abs(rasterize(batch, size) - exact).mean() < 0.6
+
+
+def cairo_canvas(sketch: Sketch, size: int, width: float) -> NDArray[np.uint8]:
+    """The same drawing by cairo, an independent rasteriser with 8-bit coverage and its own approximations."""
+    cairocffi = pytest.importorskip("cairocffi", reason="cairocffi needs the system's libcairo (libcairo2)")
+    surface = cairocffi.ImageSurface(cairocffi.FORMAT_A8, size, size)
+    context = cairocffi.Context(surface)
+    context.set_line_width(width)
+    context.set_line_cap(cairocffi.LINE_CAP_ROUND)
+    context.set_line_join(cairocffi.LINE_JOIN_ROUND)
+    context.set_antialias(cairocffi.ANTIALIAS_BEST)
+    for stroke in sketch.strokes():
+        x, y = (stroke[0] * size).tolist()
+        context.move_to(x, y)
+        context.line_to(x, y)
+        for x, y in (stroke * size).tolist():
+            context.line_to(x, y)
+    context.stroke()
+    rows = np.frombuffer(surface.get_data(), np.uint8).reshape(size, surface.get_stride())
+    return rows[:, :size].copy()
+
+
+@pytest.mark.parametrize("size", [32, 64, 256])
+def test_agrees_with_cairo(size: int) -> None:
+    batch = random_batch(4, seed=size + 1)
+    width = max(1.0, size / 128)
+    for sketch, drawn in zip(batch, rasterize(batch, size), strict=True):
+        gap = np.abs(drawn.astype(float) - cairo_canvas(sketch, size, width))
+        assert gap.mean() < 0.6
+        assert gap.max() < 32
+
+
+def test_agrees_with_cairo_on_real_strokes(data_root: Path) -> None:
+    batch = chair_strokes(data_root, 20)
+    for sketch, drawn in zip(batch, rasterize(batch, 64), strict=True):
+        assert np.abs(drawn.astype(float) - cairo_canvas(sketch, 64, 1.0)).mean() < 0.8
+
+
+# --- literal pixels -----------------------------------------------------------------------------------------------
+
+
+def test_horizontal_line_fills_its_row() -> None:
+    [canvas] = rasterize(batch_of([[[-1, 3.5 / 8], [2, 3.5 / 8]]]), 8, line_width=1)
+    assert canvas[3].tolist() == [255] * 8
+    assert canvas.sum() == 8 * 255
+
+
+def test_line_between_rows_inks_both_by_half() -> None:
+    [canvas] = rasterize(batch_of([[[-1, 0.5], [2, 0.5]]]), 8, line_width=1)
+    assert canvas[3].tolist() == canvas[4].tolist() == [128] * 8
+    assert canvas[[0, 1, 2, 5, 6, 7]].sum() == 0
+
+
+def test_vertical_line_and_width() -> None:
+    [canvas] = rasterize(batch_of([[[0.5, -1], [0.5, 2]]]), 8, line_width=3)
+    assert canvas[5].tolist() == [0, 0, 128, 255, 255, 128, 0, 0]
+
+
+def test_one_point_is_a_dot() -> None:
+    [canvas] = rasterize(batch_of([[[0.5, 0.5]]]), 32, line_width=10)
+    assert canvas.sum() / 255 == pytest.approx(math.pi * 25, rel=2e-3)
+    assert canvas[16, 16] == 255 and canvas[0, 0] == 0
+
+
+def test_default_width_grows_with_the_canvas() -> None:
+    batch = batch_of([[[0.2, 0.3], [0.8, 0.6]]])
+    assert np.array_equal(rasterize(batch, 64), rasterize(batch, 64, line_width=1))
+    assert np.array_equal(rasterize(batch, 512), rasterize(batch, 512, line_width=4))
+
+
+def test_stroke_widths_are_in_unit_frame_units() -> None:
+    lines = [[[-1, 0.25], [2, 0.25]], [[-1, 0.75], [2, 0.75]]]
+    sketch = Sketch.from_strokes(lines)
+    sketch = Sketch(sketch.points, sketch.stroke_offsets, widths=np.array([0.25, 0.001], np.float32))
+    batch = SketchBatch.from_sketches([sketch])
+    [canvas] = rasterize(batch, 16)
+    assert (canvas[:, 5] / 255).sum() == pytest.approx(4 + 1, abs=0.01)  # 16 * 0.25, and at least 1 pixel
+    assert np.array_equal(rasterize(batch, 16, line_width=2), rasterize(batch_of(lines), 16, line_width=2))
+
+
+def test_eraser_takes_away_earlier_ink_only() -> None:
+    across = [[-1, 0.5], [2, 0.5]]
+    sketch = Sketch.from_strokes([across, [[0.5, -1], [0.5, 2]], [[0.25, -1], [0.25, 2]]])
+    sketch = Sketch(sketch.points, sketch.stroke_offsets, erasers=np.array([False, True, False]))
+    [canvas] = rasterize(SketchBatch.from_sketches([sketch]), 8, line_width=2)
+    assert canvas[3].tolist() == [255, 255, 255, 0, 0, 255, 255, 255]
+    assert canvas[0].tolist() == [0, 255, 255, 0, 0, 0, 0, 0]
+
+
+def test_ink_outside_the_frame_is_clipped() -> None:
+    far = batch_of(
+        [[[5, 5], [6, 7]]], [[[-3e38, 0.5], [3e38, 0.5]]], [[[0.5, -1e30]]], [[[-0.001, -0.5], [-0.001, 1.5]]]
+    )
+    canvases = rasterize(far, 16, line_width=2)
+    assert canvases[0].sum() == canvases[2].sum() == 0
+    assert canvases[1].sum() == 2 * 16 * 255
+    assert (canvases[3][:, 0] > 0).all() and canvases[3][:, 1:].sum() == 0
+
+
+def test_largest_canvas_is_drawn_in_bands_without_seams() -> None:
+    batch = batch_of([[[0.4, 0.1], [0.4, 0.9]]])
+    [canvas] = rasterize(batch, 2048, line_width=10)
+    middle = canvas[300:1700]
+    assert (middle == middle[0]).all() and middle[0].astype(int).sum() == pytest.approx(10 * 255, abs=8)
+
+
+# --- properties ---------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=60, deadline=None)
+@given(strokes, st.integers(-3, 3), st.integers(-3, 3), st.floats(0.5, 6))
+def test_whole_pixel_shifts_shift_the_pixels(drawing: list, dx: int, dy: int, width: float) -> None:
+    [canvas] = rasterize(batch_of(drawing), 32, line_width=width)
+    shifted = [np.array(stroke) + np.array([dx, dy]) / 32 for stroke in drawing]
+    [moved] = rasterize(batch_of(shifted), 32, line_width=width)
+    expected = np.roll(canvas, (dy, dx), axis=(0, 1))
+    inner = slice(3, 29)
+    assert difference(moved[inner, inner], expected[inner, inner]) <= 1
+
+
+@settings(max_examples=60, deadline=None)
+@given(strokes, st.floats(0.5, 6), st.sampled_from([8, 31, 64]))
+def test_mirrored_strokes_give_mirrored_pixels(drawing: list, width: float, size: int) -> None:
+    [canvas] = rasterize(batch_of(drawing), size, line_width=width)
+    for axis in (0, 1):
+        mirror = [[(1 - x, y) if axis == 0 else (x, 1 - y) for x, y in stroke] for stroke in drawing]
+        [mirrored] = rasterize(batch_of(mirror), size, line_width=width)
+        assert difference(np.flip(mirrored, 1 - axis), canvas) <= 1
+
+
+@settings(max_examples=60, deadline=None)
+@given(strokes, st.randoms(use_true_random=False))
+def test_order_of_strokes_and_points_does_not_matter(drawing: list, random) -> None:
+    expected = rasterize(batch_of(drawing), 32)
+    changed = [stroke[::-1] for stroke in drawing]
+    random.shuffle(changed)
+    assert np.array_equal(rasterize(batch_of(changed), 32), expected)
+
+
+@settings(max_examples=60, deadline=None)
+@given(strokes, strokes, st.floats(0.5, 6))
+def test_more_strokes_never_lighten_a_pixel(drawing: list, more: list, width: float) -> None:
+    [less_ink, ink] = rasterize(batch_of(drawing, drawing + more), 32, line_width=width)
+    assert (ink >= less_ink).all()
+    [wider] = rasterize(batch_of(drawing), 32, line_width=width + 0.5)
+    assert (wider >= less_ink).all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(strokes, st.floats(0.5, 6))
+def test_no_ink_beyond_the_radius_and_full_ink_within(drawing: list, width: float) -> None:
+    batch = batch_of(drawing)
+    [canvas] = rasterize(batch, 32, line_width=width)
+    rows, columns = np.mgrid[:32, :32] + 0.5
+    away = distance(np.stack([columns.ravel(), rows.ravel()], axis=1), segments(batch[0], 32)).reshape(32, 32)
+    assert canvas[away > width / 2 + math.sqrt(0.5)].sum() == 0
+    assert (canvas[away < width / 2 - math.sqrt(0.5) - 1e-3] == 255).all()
+
+
+# --- threads, buffers, layouts ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [32, 200])
+def test_threads_do_not_change_a_byte(size: int) -> None:
+    batch = random_batch(37, seed=3)
+    expected = rasterize(batch, size, threads=1)
+    for threads in (2, 3, 64, None):
+        assert np.array_equal(rasterize(batch, size, threads=threads), expected)
+
+
+def test_a_sketch_does_not_depend_on_its_batch() -> None:
+    batch = random_batch(9, seed=4)
+    together = rasterize(batch, 64)
+    for b in range(len(batch)):
+        assert np.array_equal(rasterize(batch.select([b]), 64)[0], together[b])
+
+
+def test_calls_from_several_threads() -> None:
+    batch = random_batch(20, seed=5)
+    expected = rasterize(batch, 64)
+    results: list[NDArray[np.uint8]] = []
+    callers = [threading.Thread(target=lambda: results.append(rasterize(batch, 64))) for _ in range(4)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    assert len(results) == 4 and all(np.array_equal(result, expected) for result in results)
+
+
+def test_out_is_overwritten_and_returned() -> None:
+    batch = random_batch(3, seed=6)
+    out = np.full((5, 32, 32), 77, np.uint8)
+    part = out[1:4]
+    assert rasterize(batch, 32, out=part) is part
+    assert np.array_equal(part, rasterize(batch, 32))
+    assert (out[[0, 4]] == 77).all()
+
+
+def test_non_contiguous_points() -> None:
+    batch = random_batch(3, seed=8)
+    wide = np.zeros((len(batch.points), 4))
+    wide[:, ::2] = batch.points
+    same = SketchBatch(wide[:, ::2], batch.stroke_offsets.astype(np.int32), batch.sketch_offsets)
+    assert np.array_equal(rasterize(same, 32), rasterize(batch, 32))
+
+
+def test_empty_batch() -> None:
+    assert rasterize(SketchBatch.from_sketches([]), 16).shape == (0, 16, 16)
+
+
+@pytest.mark.parametrize("size", [7, 2049, 32.0, "64", None])
+def test_bad_size(size: object) -> None:
+    with pytest.raises(InputError, match="8 to 2048"):
+        rasterize(random_batch(1, seed=0), size)  # type: ignore[arg-type]  # the point of the test
+
+
+@pytest.mark.parametrize("width", [0.0, -1.0, math.nan, math.inf])
+def test_bad_line_width(width: float) -> None:
+    with pytest.raises(InputError, match="line_width"):
+        rasterize(random_batch(1, seed=0), 32, line_width=width)
+
+
+def test_bad_threads() -> None:
+    with pytest.raises(InputError, match="threads is 0"):
+        rasterize(random_batch(1, seed=0), 32, threads=0)
+
+
+def test_bad_out() -> None:
+    batch = random_batch(2, seed=0)
+    read_only = np.empty((2, 32, 32), np.uint8)
+    read_only.flags.writeable = False
+    for out in (np.empty((2, 32, 32)), np.empty((1, 32, 32), np.uint8), [0]):
+        with pytest.raises(InputError, match="it must be uint8"):
+            rasterize(batch, 32, out=out)  # type: ignore[arg-type]  # the point of the test
+    for out in (np.empty((2, 32, 64), np.uint8)[:, :, ::2], read_only):
+        with pytest.raises(InputError, match="C-contiguous and writable"):
+            rasterize(batch, 32, out=out)
+
+
+def test_the_extension_refuses_arrays_it_could_overrun() -> None:
+    batch = random_batch(1, seed=0)
+    widths = np.ones(batch.num_strokes)
+    out = np.empty((1, 32, 32), np.uint8)
+    good = [batch.points, batch.stroke_offsets, batch.sketch_offsets, widths, None, 32, 1, out]
+    _core.rasterize(*good)
+    for place, bad in [
+        (0, batch.points[:-1]),
+        (1, batch.stroke_offsets[:-1]),
+        (1, batch.stroke_offsets[::-1].copy()),
+        (2, np.array([0, 10**9])),
+        (3, widths[:-1]),
+        (3, np.full_like(widths, np.nan)),
+        (4, np.zeros(1, bool)),
+        (5, 64),
+        (6, 0),
+    ]:
+        arguments = [*good[:place], bad, *good[place + 1 :]]
+        with pytest.raises(ValueError):
+            _core.rasterize(*arguments)
+    with pytest.raises(TypeError):
+        _core.rasterize(batch.points.astype(np.float64), *good[1:])
