@@ -14,9 +14,9 @@ import numpy as np
 
 from sketchynet.data.pairs import PairedSet
 from sketchynet.data.procedural.build import build
-from sketchynet.data.procedural.parameters import Chair, chair
 from sketchynet.data.procedural.config import DETAIL_STREAM, PHOTO_STREAM, SKETCH_STREAM, ProceduralConfig
 from sketchynet.data.procedural.drawing import Plan, draw, plan
+from sketchynet.data.procedural.parameters import Chair, chair
 from sketchynet.data.procedural.rendering import render
 from sketchynet.data.procedural.scene import Scene
 from sketchynet.data.splits import SPLIT_NAMES, TEST, TRAIN, VALIDATION
@@ -95,7 +95,7 @@ def procedural_pairs(
         indices += range(SPLIT_START[number], SPLIT_START[number] + count)
     if not indices or sketches_per_photo < 1:
         raise InputError(
-            f"procedural set: {len(indices)} photos with {sketches_per_photo} drawings each: give at least one of both"
+            f"procedural set: {len(indices)} photos with {sketches_per_photo} drawings each: give at least one"
         )
     return PairedSet(
         name="procedural",

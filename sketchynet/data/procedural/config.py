@@ -36,9 +36,15 @@ class ProceduralConfig:
             raise InputError(f"ProceduralConfig.family_size is {self.family_size}: give at least 1")
         for name in ("distinct", "missed", "background"):
             if not 0.0 <= getattr(self, name) <= 1.0:
-                raise InputError(f"ProceduralConfig.{name} is {getattr(self, name)}: give a share from 0 to 1")
+                raise InputError(
+                    f"ProceduralConfig.{name} is {getattr(self, name)}: give a share from 0 to 1"
+                )
         for name in ("wobble", "distortion", "viewpoint"):
             if not 0.0 <= getattr(self, name) <= 20.0:
-                raise InputError(f"ProceduralConfig.{name} is {getattr(self, name)}: give a number from 0 to 20")
+                raise InputError(
+                    f"ProceduralConfig.{name} is {getattr(self, name)}: give a number from 0 to 20"
+                )
         if len(self.detail) != 2 or not 0.0 <= self.detail[0] <= self.detail[1] <= 1.0:
-            raise InputError(f"ProceduralConfig.detail is {self.detail}: give (low, high) with 0 <= low <= high <= 1")
+            raise InputError(
+                f"ProceduralConfig.detail is {self.detail}: give (low, high) with 0 <= low <= high <= 1"
+            )

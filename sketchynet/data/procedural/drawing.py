@@ -4,13 +4,27 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from PIL import Image, ImageDraw
 
-from sketchynet.data.procedural.parameters import Chair
 from sketchynet.data.procedural.config import ProceduralConfig
-from sketchynet.data.procedural.scene import BAR, CONTOUR, CORNERS, EDGE, INFILL, MARK, NEVER, STRETCHER, Part, Scene, View, project
+from sketchynet.data.procedural.parameters import Chair
+from sketchynet.data.procedural.scene import (
+    BAR,
+    CONTOUR,
+    CORNERS,
+    EDGE,
+    INFILL,
+    MARK,
+    NEVER,
+    STRETCHER,
+    Part,
+    Scene,
+    View,
+    project,
+)
 from sketchynet.sketch import Sketch, fit_to_frame
 
 STEP = 0.012
@@ -87,8 +101,12 @@ def _visibility(parts: tuple[Part, ...], drawn: set[int], view: View) -> np.ndar
     """
     image = Image.new("L", (MAP, MAP), 0)
     draw = ImageDraw.Draw(image)
-    bars = (np.concatenate([view.left, view.right[:, ::-1]], axis=1) * MAP).reshape(len(view.left), -1).tolist()
-    panels = np.stack([view.rear, 0.67 * view.rear + 0.33 * view.face, 0.33 * view.rear + 0.67 * view.face, view.face])
+    bars = (
+        (np.concatenate([view.left, view.right[:, ::-1]], axis=1) * MAP).reshape(len(view.left), -1).tolist()
+    )
+    panels = np.stack(
+        [view.rear, 0.67 * view.rear + 0.33 * view.face, 0.33 * view.rear + 0.67 * view.face, view.face]
+    )
     solid = (panels * MAP).reshape(4, len(view.face), -1).tolist()
     thin = (np.abs(view.face - view.rear).max((1, 2)) * MAP < 0.5).tolist()
     for number, part in enumerate(parts):
@@ -136,7 +154,7 @@ def _cut(line: Line, rng: np.random.Generator, corners: bool, edges: bool) -> li
     """A closed contour as a person draws it: round in one go from somewhere, or edge by edge."""
     if corners and edges:
         at = [*CORNERS, CORNERS[0] + CONTOUR]
-        return [line.where[np.arange(a, b + 1) % CONTOUR] for a, b in zip(at, at[1:], strict=False)]
+        return [line.where[np.arange(a, b + 1) % CONTOUR] for a, b in pairwise(at)]
     start = int(rng.integers(CONTOUR))
     around = line.where[np.arange(start, start + CONTOUR + 1) % CONTOUR]
     if rng.random() < 0.35:
@@ -146,7 +164,13 @@ def _cut(line: Line, rng: np.random.Generator, corners: bool, edges: bool) -> li
 
 
 def draw(
-    chair: Chair, scene: Scene, lines: Plan, config: ProceduralConfig, detail: float, rng: np.random.Generator, name: str
+    chair: Chair,
+    scene: Scene,
+    lines: Plan,
+    config: ProceduralConfig,
+    detail: float,
+    rng: np.random.Generator,
+    name: str,
 ) -> Sketch:
     # Errors of viewpoint and proportion.
     turn = rng.normal(0.0, math.radians(config.viewpoint), 2)
@@ -189,7 +213,7 @@ def draw(
 
 
 def _resample(points: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Polylines laid end to end, with `counts` points each, to points about STEP apart and their stroke numbers."""
+    """Polylines laid end to end, `counts` points each, as points about STEP apart and their stroke numbers."""
     stroke = np.repeat(np.arange(len(counts)), counts)
     inside = stroke[1:] == stroke[:-1]
     start, way = points[:-1][inside], (points[1:] - points[:-1])[inside]
@@ -212,7 +236,9 @@ def _runs(seen: np.ndarray, stroke: np.ndarray, points: np.ndarray) -> tuple[np.
     first, last = bounds[:-1], bounds[1:] - 1
     # A hidden stretch of up to three points between two visible ones of the same stroke is drawn over.
     short = ~seen[first] & (last - first < 3) & (first > 0) & (last < n - 1)
-    short &= (stroke[np.maximum(first - 1, 0)] == stroke[first]) & (stroke[np.minimum(last + 1, n - 1)] == stroke[last])
+    short &= (stroke[np.maximum(first - 1, 0)] == stroke[first]) & (
+        stroke[np.minimum(last + 1, n - 1)] == stroke[last]
+    )
     seen = seen | np.repeat(short, last - first + 1)
     change[1:-1] = (seen[1:] != seen[:-1]) | (stroke[1:] != stroke[:-1])
     bounds = np.flatnonzero(change)
@@ -233,7 +259,12 @@ def _warp(points: np.ndarray, bend: np.ndarray) -> np.ndarray:
 
 
 def _by_hand(
-    points: np.ndarray, first: np.ndarray, last: np.ndarray, hand: np.ndarray, rng: np.random.Generator, name: str
+    points: np.ndarray,
+    first: np.ndarray,
+    last: np.ndarray,
+    hand: np.ndarray,
+    rng: np.random.Generator,
+    name: str,
 ) -> Sketch:
     """Strokes points[first:last + 1], each with its own unsteadiness of the hand."""
     length = last - first + 1

@@ -15,34 +15,100 @@ BACKS = ("frame", "hoop", "panel")
 CRESTS = ("straight", "arch", "dip", "yoke")
 PANEL_SHAPES = ("square", "rounded", "oval", "arch", "shield", "tulip", "barrel")
 SEATS = ("square", "round", "bell")
-LEGS = ("straight", "splayed", "turned", "sabre", "cabriole", "sled", "cantilever", "star", "disc", "cross", "block")
+LEGS = (
+    "straight",
+    "splayed",
+    "turned",
+    "sabre",
+    "cabriole",
+    "sled",
+    "cantilever",
+    "star",
+    "disc",
+    "cross",
+    "block",
+)
 ARMS = ("none", "post", "swoop", "loop", "slab")
 INFILLS = {
-    "frame": ("slats", "spindles", "rails", "cross", "lattice", "splat"),
-    "hoop": ("spindles", "splat"),
-    "panel": ("plain", "buttons", "channels", "ribs", "inset", "cutout", "holes"),
+    "frame": ("slats", "spindles", "rails", "cross", "lattice", "splat", "weave", "weave", "weave"),
+    "hoop": ("spindles", "splat", "weave"),
+    "panel": (
+        "plain",
+        "buttons",
+        "channels",
+        "ribs",
+        "inset",
+        "cutout",
+        "holes",
+        "weave",
+        "weave",
+        "weave",
+        "weave",
+    ),
 }
 COUNTS = {
-    "slats": (3, 7), "spindles": (5, 11), "rails": (3, 7), "cross": (1, 3), "lattice": (3, 8), "splat": (0, 2),
-    "plain": (0, 0), "buttons": (2, 5), "channels": (4, 10), "ribs": (4, 9), "inset": (1, 3), "cutout": (0, 0),
+    "slats": (3, 7),
+    "spindles": (5, 11),
+    "rails": (3, 7),
+    "cross": (1, 3),
+    "lattice": (3, 8),
+    "splat": (0, 2),
+    "plain": (0, 0),
+    "buttons": (2, 5),
+    "channels": (4, 10),
+    "ribs": (4, 9),
+    "inset": (1, 3),
+    "cutout": (0, 0),
     "holes": (2, 5),
-}  # fmt: skip
+    "weave": (0, 5),
+}
+"""Fewest and most repetitions of each infill; for a weave, the number of its pattern."""
 CUTOUTS = ("circle", "heart", "diamond", "slot", "keyhole", "cross")
 EMBLEMS = ("none", "none", "circle", "heart", "diamond", "cross", "slot")
-ALIKE = {"h": ("h", "sides", "box"), "sides": ("h", "sides"), "box": ("h", "box", "ladder"), "ladder": ("box", "ladder")}
+ALIKE = {
+    "h": ("h", "sides", "box"),
+    "sides": ("h", "sides"),
+    "box": ("h", "box", "ladder"),
+    "ladder": ("box", "ladder"),
+}
 """Stretchers that siblings may exchange."""
 STRETCHERS = ("none", "h", "box", "sides", "front", "ladder", "x")
 EMBLEM_INFILLS = ("plain", "channels", "inset", "cutout")
 """Panel backs with room for an emblem."""
 FOUR_LEGS = ("straight", "splayed", "turned", "sabre", "cabriole")
 
-WOOD = ((176, 122, 72), (140, 88, 48), (208, 168, 112), (98, 60, 38), (66, 46, 36), (222, 196, 150), (160, 70, 44))
-PAINT = ((232, 230, 224), (44, 44, 48), (178, 52, 44), (96, 148, 92), (72, 116, 160), (226, 178, 60), (150, 190, 60))
+WOOD = (
+    (176, 122, 72),
+    (140, 88, 48),
+    (208, 168, 112),
+    (98, 60, 38),
+    (66, 46, 36),
+    (222, 196, 150),
+    (160, 70, 44),
+)
+PAINT = (
+    (232, 230, 224),
+    (44, 44, 48),
+    (178, 52, 44),
+    (96, 148, 92),
+    (72, 116, 160),
+    (226, 178, 60),
+    (150, 190, 60),
+)
 METAL = ((150, 154, 160), (70, 72, 78), (196, 198, 202), (34, 34, 38))
 FABRIC = (
-    (196, 186, 168), (120, 128, 132), (64, 84, 120), (150, 58, 56), (92, 122, 96), (214, 170, 90), (60, 56, 58),
-    (176, 140, 120), (120, 150, 170), (222, 216, 206), (170, 96, 130),
-)  # fmt: skip
+    (196, 186, 168),
+    (120, 128, 132),
+    (64, 84, 120),
+    (150, 58, 56),
+    (92, 122, 96),
+    (214, 170, 90),
+    (60, 56, 58),
+    (176, 140, 120),
+    (120, 150, 170),
+    (222, 216, 206),
+    (170, 96, 130),
+)
 
 
 @dataclass(frozen=True)
@@ -158,8 +224,16 @@ def _fresh(rng: Generator) -> Chair:
     return Chair(
         width=rng.uniform(1.0, 1.9) if low else rng.uniform(0.9, 1.25) if wide else rng.uniform(0.86, 1.08),
         depth=rng.uniform(0.85, 1.05) * (0.85 if tall else 1.0),
-        seat_height=rng.uniform(1.25, 1.6) if tall else rng.uniform(0.45, 0.62) if low else rng.uniform(0.82, 0.98),
-        back_height=rng.uniform(0.35, 0.8) if tall else rng.uniform(0.58, 0.78) if rng.random() < 0.45 else rng.uniform(0.95, 1.3),
+        seat_height=rng.uniform(1.25, 1.6)
+        if tall
+        else rng.uniform(0.45, 0.62)
+        if low
+        else rng.uniform(0.82, 0.98),
+        back_height=rng.uniform(0.35, 0.8)
+        if tall
+        else rng.uniform(0.58, 0.78)
+        if rng.random() < 0.45
+        else rng.uniform(0.95, 1.3),
         back_width=rng.uniform(0.84, 1.0),
         flare=rng.uniform(-0.14, 0.16),
         rake=rng.uniform(0.08, 0.28),
@@ -197,6 +271,12 @@ def _fresh(rng: Generator) -> Chair:
     )
 
 
+def _other_count(rng: Generator, base: Chair, low: int, high: int) -> int:
+    if base.infill == "weave":
+        return int(rng.integers(low, high + 1))
+    return int(np.clip(base.count + rng.choice([-2, -1, 1, 2]), low, high))
+
+
 def _sibling(rng: Generator, base: Chair) -> Chair:
     """`base` with one or two other fine details and, half of the time, another look.
 
@@ -204,7 +284,7 @@ def _sibling(rng: Generator, base: Chair) -> Chair:
     """
     low, high = COUNTS[base.infill]
     weights = {
-        "count": 3.0 * (high > low),
+        "count": 4.0 * (high > low),
         "cutout": 2.5 * (base.infill in ("splat", "cutout")),
         "emblem": 1.5,
         "stretchers": 0.6 * (base.legs in FOUR_LEGS),
@@ -217,7 +297,7 @@ def _sibling(rng: Generator, base: Chair) -> Chair:
     for _ in range(int(rng.integers(1, 3))):
         name = _pick(rng, tuple(weights), tuple(weights.values()))
         changes[name] = {
-            "count": lambda: int(np.clip(base.count + rng.choice([-2, -1, 1, 2]), low, high)),
+            "count": lambda: _other_count(rng, base, low, high),
             "cutout": lambda: _pick(rng, CUTOUTS),
             "emblem": lambda: _pick(rng, EMBLEMS[2:]),
             "stretchers": lambda: _pick(rng, ALIKE.get(base.stretchers, (base.stretchers,))),

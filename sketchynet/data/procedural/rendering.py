@@ -25,10 +25,16 @@ def _ground(rng: np.random.Generator, size: int, scenic: bool) -> tuple[np.ndarr
         colour = 255.0 - rng.uniform(0.0, 10.0, 3) * rng.random()
         picture = colour - 8.0 * rng.random() * rows**2
     else:
-        wall, floor = 205.0 + rng.uniform(-35, 35) + rng.uniform(-14, 14, 3), 190.0 + rng.uniform(-40, 35) + rng.uniform(-18, 12, 3)
+        wall, floor = (
+            205.0 + rng.uniform(-35, 35) + rng.uniform(-14, 14, 3),
+            190.0 + rng.uniform(-40, 35) + rng.uniform(-18, 12, 3),
+        )
         horizon = rng.uniform(0.55, 0.78)
         picture = np.where(rows < horizon, wall - 20.0 * (rows - 0.3), floor + 30.0 * (rows - 0.8))
-    picture = np.broadcast_to(picture, (size, size, 3)) + rng.uniform(-7, 7) * np.linspace(-1, 1, size)[None, :, None]
+    picture = (
+        np.broadcast_to(picture, (size, size, 3))
+        + rng.uniform(-7, 7) * np.linspace(-1, 1, size)[None, :, None]
+    )
     return picture, picture.mean((0, 1))
 
 
@@ -49,10 +55,20 @@ def render(chair: Chair, scene: Scene, rng: np.random.Generator, size: int, scen
     fine = size * SUPERSAMPLING
     picture = Image.fromarray(ground).resize((fine, fine), Image.Resampling.NEAREST)
     cloth = Image.new("L", (fine // 2, fine // 2), 0)
-    _paint(ImageDraw.Draw(picture), ImageDraw.Draw(cloth), chair, scene.parts, view, fine * scale, offset * fine, mean, rng)
+    _paint(
+        ImageDraw.Draw(picture),
+        ImageDraw.Draw(cloth),
+        chair,
+        scene.parts,
+        view,
+        fine * scale,
+        offset * fine,
+        mean,
+        rng,
+    )
     small = np.asarray(picture.reduce(SUPERSAMPLING), dtype=np.float32)
     mask = np.asarray(cloth.reduce(SUPERSAMPLING // 2), dtype=np.float32)[..., None] / 255.0
-    texture = _texture(rng, size, chair.pattern)[..., None]
+    texture = _texture(rng, size, 0 if chair.infill == "weave" else chair.pattern)[..., None]
     light = 1.0 + rng.uniform(-0.05, 0.05) + rng.normal(0.0, 0.012, 3)
     noisy = small * (1.0 + mask * texture) * light + rng.normal(0.0, 1.2, (size, size, 1))
     return np.clip(np.rint(noisy), 0, 255).astype(np.uint8)
@@ -73,14 +89,29 @@ def _texture(rng: np.random.Generator, size: int, pattern: int) -> np.ndarray:
 
 
 def _paint(
-    draw: ImageDraw.ImageDraw, cloth: ImageDraw.ImageDraw, chair: Chair, parts: list[Part], view: View, scale: float,
-    offset: np.ndarray, ground: np.ndarray, rng: np.random.Generator,
-) -> None:  # fmt: skip
+    draw: ImageDraw.ImageDraw,
+    cloth: ImageDraw.ImageDraw,
+    chair: Chair,
+    parts: list[Part],
+    view: View,
+    scale: float,
+    offset: np.ndarray,
+    ground: np.ndarray,
+    rng: np.random.Generator,
+) -> None:
     wood, fabric = np.array(chair.wood, dtype=np.float64), np.array(chair.fabric, dtype=np.float64)
+    on_cloth = chair.upholstered or chair.infill == "weave" and chair.back != "panel"
+    seam = fabric if on_cloth else wood
+    # A seam on dark cloth is light, or nobody could see it.
+    seam = seam * 0.5 if seam.sum() > 210 else seam + 90.0
+    bright = sum(chair.wood) > 240
     base = {
-        WOOD: wood, FABRIC: fabric, METAL: np.array([120.0, 123.0, 128.0]) if sum(chair.wood) > 240 else wood * 0.8,
-        LINE: (fabric if chair.upholstered else wood) * 0.5, HOLE: 0.9 * ground,
-    }  # fmt: skip
+        WOOD: wood,
+        FABRIC: fabric,
+        METAL: np.array([120.0, 123.0, 128.0]) if bright else wood * 0.8,
+        LINE: seam,
+        HOLE: 0.9 * ground,
+    }
     left, right, centre = (points * scale + offset for points in (view.left, view.right, view.centre))
     face, rear = view.face * scale + offset, view.rear * scale + offset
     tones = 1.0 + rng.normal(0.0, 0.025, len(parts))
@@ -95,7 +126,12 @@ def _paint(
             _polygon(draw, a, b, _colour(colour, 0.86))
             if part.material != LINE:
                 _polygon(draw, 0.4 * a + 0.6 * b, b, _colour(colour, 0.62))
-                _polygon(draw, 0.85 * a + 0.15 * b, 0.55 * a + 0.45 * b, _colour(colour, 1.25 if part.material == METAL else 1.08))
+                _polygon(
+                    draw,
+                    0.85 * a + 0.15 * b,
+                    0.55 * a + 0.45 * b,
+                    _colour(colour, 1.25 if part.material == METAL else 1.08),
+                )
             if part.material != LINE:
                 cloth.polygon((0.5 * np.concatenate([a, b[::-1]])).ravel().tolist(), fill=0)
             continue
@@ -133,7 +169,9 @@ def _sides(draw: ImageDraw.ImageDraw, front: np.ndarray, back: np.ndarray, colou
         draw.polygon(quad, fill=tuple(fill))
 
 
-def _grain(draw: ImageDraw.ImageDraw, front: np.ndarray, colour: np.ndarray, shade: float, rng: np.random.Generator) -> None:
+def _grain(
+    draw: ImageDraw.ImageDraw, front: np.ndarray, colour: np.ndarray, shade: float, rng: np.random.Generator
+) -> None:
     """A few darker streaks from edge to edge."""
     n = len(front)
     width = max(1, int(np.ptp(front[:, 0]) / 120))

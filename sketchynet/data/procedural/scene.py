@@ -61,8 +61,10 @@ class Scene:
     """(CONTOUR, 3) what shades the floor."""
     groups: int = 0
 
-    def bar(self, path: object, radius: object, material: int, order: int, level: float, **options: object) -> None:
-        """Adds a bar along `path` (n, 3), resampled evenly, with one radius or one at each of evenly spaced places."""
+    def bar(
+        self, path: object, radius: object, material: int, order: int, level: float, **options: object
+    ) -> None:
+        """Adds a bar along `path` (n, 3), resampled evenly; several radii are spread evenly along it."""
         points = np.asarray(path, dtype=np.float64)
         lengths = np.concatenate([[0.0], np.cumsum(np.sqrt(((points[1:] - points[:-1]) ** 2).sum(1)))])
         at = np.linspace(0.0, lengths[-1], BAR)
@@ -72,9 +74,14 @@ class Scene:
         self.parts.append(Part(len(self.paths) - 1, True, material, order, level, **options))  # type: ignore[arg-type]  # passed through
 
     def panel(
-        self, contour: np.ndarray, thickness: tuple[float, float, float], material: int, order: int, level: float,
+        self,
+        contour: np.ndarray,
+        thickness: tuple[float, float, float],
+        material: int,
+        order: int,
+        level: float,
         **options: object,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Adds a panel with the front contour (CONTOUR, 3); its rear is the front moved by `thickness`."""
         self.contours.append(contour)
         self.thicknesses.append(thickness)
