@@ -38,7 +38,7 @@ MAX_SIDE = 1024
 
 
 def vectorize(
-    image: ImageLike, *, id: str = "", fit: bool = True, spacing: float = 2.0, smoothing: float = 1.5
+    image: ImageLike, *, id: str = "", fit: bool = True, spacing: float = 2.0, smoothing: float = 2.0
 ) -> Sketch:
     """Strokes of a raster line drawing as a Sketch; see the module's text for their order.
 
@@ -57,7 +57,7 @@ def vectorize(
 
 
 def vectorize_pixels(
-    image: ImageLike, *, id: str = "", spacing: float = 2.0, smoothing: float = 1.5
+    image: ImageLike, *, id: str = "", spacing: float = 2.0, smoothing: float = 2.0
 ) -> list[np.ndarray]:
     """Strokes of a raster line drawing, each float64 (N, 2) in pixel coordinates (x, y), y down.
 
@@ -81,7 +81,7 @@ def _strokes(grey: np.ndarray, *, place: str, spacing: float, smoothing: float) 
     skeleton &= ~compact
     strokes = [dot[None] for dot in dots]
     if skeleton.any():
-        graph = skeleton_graph(skeleton, ink.distance)
+        graph = skeleton_graph(skeleton, ink.distance, ink.darkness)
         strokes += [dot[None] for dot in graph.dots]
         prune_spurs(graph, slack=1.0)
         contract(graph, reach=1.0 + width)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +15,12 @@ End = tuple[int, int]
 """A branch end: (branch, 0) its first point, (branch, 1) its last."""
 
 NOTHING = np.empty((0, 2))
+
+CORNER_ARM = 5
+"""Pixels on either side over which the turn at a corner is measured."""
+
+CORNER_TURN = math.radians(60.0)
+"""Turn from which a bend is a corner that smoothing keeps."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +43,7 @@ def pair_branches(graph: Graph, *, lookahead: float, max_turn: float) -> Pairing
     """
     joined = [ends for ends in graph.at_node.values() if len(ends) > 1]
     directions = {end: _direction(graph, end, lookahead) for ends in joined for end in ends}
-    links, bridges = _share_bridges(graph, directions, max_length=3.0 * lookahead, max_turn=max_turn / 2)
+    links, bridges = _share_bridges(graph, directions, max_length=5.0 * lookahead, max_turn=max_turn / 2)
     for ends in joined:
         free = [end for end in ends if end not in links and end[0] not in bridges]
         couples = itertools.combinations(free, 2)
@@ -143,26 +150,57 @@ def _passage(graph: Graph, end: End, pairing: Pairing) -> np.ndarray:
 def smooth(points: np.ndarray, *, closed: bool, sigma: float, limit: float, spacing: float) -> np.ndarray:
     """Smooth a stroke by a Gaussian over its arc length and sample it evenly; float64 (N, 2) → (M, 2).
 
-    sigma, limit and spacing are pixels.  No sample moves further than limit, so that corners stay; the
-    ends of an open stroke stay where they are.  A closed stroke repeats its first point at the end.
+    sigma, limit and spacing are pixels.  No sample moves further than limit; sharp corners and the ends of an
+    open stroke stay where they are.  A closed stroke repeats its first point at the end.
     """
     if closed:
         points = np.concatenate([points, points[:1]])
     samples = _resample(points, 1.0)
+    corners = _corners(samples, closed)
     if closed:
-        moved = ndimage.gaussian_filter1d(samples[:-1], sigma, axis=0, mode="wrap")
-        moved = np.concatenate([moved, moved[:1]])
-    else:
-        pad = min(int(np.ceil(4.0 * sigma)), len(samples) - 1)
-        # A point reflection at the ends keeps them in place.
-        head = 2.0 * samples[0] - samples[pad:0:-1]
-        tail = 2.0 * samples[-1] - samples[-2 : -pad - 2 : -1]
-        moved = ndimage.gaussian_filter1d(np.concatenate([head, samples, tail]), sigma, axis=0)
-        moved = moved[pad : pad + len(samples)]
-    shift = moved - samples
+        if len(corners) == 0:
+            moved = ndimage.gaussian_filter1d(samples[:-1], sigma, axis=0, mode="wrap")
+            return _resample(_limited(samples, np.concatenate([moved, moved[:1]]), limit), spacing)
+        # From here on the ring is an open stroke from its first corner back to it.
+        samples = np.roll(samples[:-1], -corners[0], axis=0)
+        samples = np.concatenate([samples, samples[:1]])
+        corners = corners[1:] - corners[0]
+    bounds = [0, *corners.tolist(), len(samples) - 1]
+    pieces = []
+    for first, last in itertools.pairwise(bounds):
+        piece = samples[first : last + 1]
+        pad = min(int(np.ceil(4.0 * sigma)), len(piece) - 1)
+        # A point reflection at both ends keeps them in place.
+        head = 2.0 * piece[0] - piece[pad:0:-1]
+        tail = 2.0 * piece[-1] - piece[-2 : -pad - 2 : -1]
+        moved = ndimage.gaussian_filter1d(np.concatenate([head, piece, tail]), sigma, axis=0)
+        piece = _resample(_limited(piece, moved[pad : pad + len(piece)], limit), spacing)
+        pieces.append(piece if last == bounds[-1] else piece[:-1])
+    return np.concatenate(pieces)
+
+
+def _corners(samples: np.ndarray, closed: bool) -> np.ndarray:
+    """Indices, rising, of the sharp corners in points (N, 2) one pixel apart; ends of open strokes excluded."""
+    arm = CORNER_ARM
+    line = samples[:-1] if closed else samples
+    if len(line) <= 2 * arm:
+        return np.empty(0, dtype=np.int64)
+    wrapped = np.pad(line, ((arm, arm), (0, 0)), mode="wrap")
+    before, after = line - wrapped[: -2 * arm], wrapped[2 * arm :] - line
+    turn = np.abs(
+        np.arctan2(before[:, 0] * after[:, 1] - before[:, 1] * after[:, 0], (before * after).sum(axis=1))
+    )
+    if not closed:
+        turn[:arm] = turn[-arm:] = 0.0
+    peak = turn == ndimage.maximum_filter1d(turn, 2 * arm + 1, mode="wrap")
+    return np.flatnonzero(peak & (turn > CORNER_TURN))
+
+
+def _limited(points: np.ndarray, moved: np.ndarray, limit: float) -> np.ndarray:
+    """The moved points (N, 2), none further than limit from where it was."""
+    shift = moved - points
     distance = np.hypot(shift[:, 0], shift[:, 1])
-    shift *= np.minimum(1.0, limit / np.maximum(distance, 1e-9))[:, None]
-    return _resample(samples + shift, spacing)
+    return points + shift * np.minimum(1.0, limit / np.maximum(distance, 1e-9))[:, None]
 
 
 def _resample(points: np.ndarray, spacing: float) -> np.ndarray:
