@@ -286,8 +286,7 @@ def _recolour(photo: np.ndarray, config: PhotoAugmentation, generator: np.random
     brightness = 1.0 + config.brightness * bright
     gain = 1.0 + config.contrast * contrast
     colour = 0.0 if grey else 1.0 + config.saturation * saturation
-    # Every 17th pixel is enough, and 17 divides no usual width: the sample covers all columns.
-    middle = float(photo.reshape(-1, 3)[::17].mean(axis=0) @ _GREY)
+    middle = float(_mean_colour(photo) @ _GREY)
     mix = brightness * gain * (colour * np.eye(3) + (1.0 - colour) * _GREY)
     offset = brightness * (1.0 - gain) * middle
     matrix = tuple(value for row in mix.tolist() for value in (*row, offset))
@@ -302,7 +301,12 @@ def _erase(photo: np.ndarray, config: PhotoAugmentation, generator: np.random.Ge
     height = min(size, max(1, int(size * math.sqrt(share * form))))
     width = min(size, max(1, int(size * math.sqrt(share / form))))
     top, left = generator.integers(0, (size - height + 1, size - width + 1))
-    photo[top : top + height, left : left + width] = photo.reshape(-1, 3).mean(axis=0)
+    photo[top : top + height, left : left + width] = _mean_colour(photo)
+
+
+def _mean_colour(photo: np.ndarray) -> np.ndarray:
+    """Mean R, G, B of every 17th pixel: 17 divides no usual width, so the sample covers all columns."""
+    return photo.reshape(-1, 3)[::17].mean(axis=0)
 
 
 def _check_counts(count: int, generators: Sequence[np.random.Generator], flips: np.ndarray) -> None:
