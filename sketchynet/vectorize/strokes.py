@@ -180,16 +180,15 @@ def smooth(points: np.ndarray, *, closed: bool, sigma: float, limit: float, spac
 
 
 def _corners(samples: np.ndarray, closed: bool) -> np.ndarray:
-    """Indices, rising, of the sharp corners in points (N, 2) one pixel apart; ends of open strokes excluded."""
+    """Indices, rising, of the sharp corners in points (N, 2) one pixel apart; an open stroke's ends are none."""
     arm = CORNER_ARM
     line = samples[:-1] if closed else samples
     if len(line) <= 2 * arm:
         return np.empty(0, dtype=np.int64)
     wrapped = np.pad(line, ((arm, arm), (0, 0)), mode="wrap")
     before, after = line - wrapped[: -2 * arm], wrapped[2 * arm :] - line
-    turn = np.abs(
-        np.arctan2(before[:, 0] * after[:, 1] - before[:, 1] * after[:, 0], (before * after).sum(axis=1))
-    )
+    across = before[:, 0] * after[:, 1] - before[:, 1] * after[:, 0]
+    turn = np.abs(np.arctan2(across, (before * after).sum(axis=1)))
     if not closed:
         turn[:arm] = turn[-arm:] = 0.0
     peak = turn == ndimage.maximum_filter1d(turn, 2 * arm + 1, mode="wrap")
