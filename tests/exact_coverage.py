@@ -2,7 +2,8 @@
 
 A square is inside the ink where its centre lies deeper than half its diagonal, outside where it lies farther away,
 and is cut into four otherwise. Squares left at the last depth (1/64 of a pixel) count by the distance of their
-centre from the outline, as if it were straight and parallel to a side: the error left is below 0.5 of 255, and below 0.005 on average.
+centre from the outline, as if it were straight and parallel to a side: the error left is below 0.5 of 255 in every
+pixel, and below 0.005 on average.
 """
 
 from __future__ import annotations

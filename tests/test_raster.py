@@ -41,7 +41,9 @@ def test_the_extension_under_test_is_the_one_wanted() -> None:
 def test_reference_gives_the_area_of_a_capsule() -> None:
     sketch = Sketch.from_strokes([[[0.3, 0.4], [0.6, 0.55]]])
     length = 32 * math.hypot(0.3, 0.15)
-    assert exact_coverage(sketch, 32, 3.0).sum() / 255 == pytest.approx(math.pi * 1.5**2 + 3 * length, abs=0.01)
+    assert exact_coverage(sketch, 32, 3.0).sum() / 255 == pytest.approx(
+        math.pi * 1.5**2 + 3 * length, abs=0.01
+    )
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -71,7 +73,10 @@ def test_coverage_of_real_strokes(data_root: Path) -> None:
 
 def cairo_canvas(sketch: Sketch, size: int, width: float) -> NDArray[np.uint8]:
     """The same drawing by cairo, an independent rasteriser with 8-bit coverage and its own approximations."""
-    cairocffi = pytest.importorskip("cairocffi", reason="cairocffi needs the system's libcairo (libcairo2)")
+    try:
+        import cairocffi
+    except (ImportError, OSError) as error:  # OSError: the package without the system's library
+        pytest.skip(f"cairocffi needs the system's libcairo (Debian: apt-get install libcairo2): {error}")
     surface = cairocffi.ImageSurface(cairocffi.FORMAT_A8, size, size)
     context = cairocffi.Context(surface)
     context.set_line_width(width)

@@ -213,7 +213,9 @@ def test_attributes_follow_their_strokes() -> None:
     batch = SketchBatch.from_sketches([plain, styled])
     assert batch.ids == ("", "styled")
     assert batch.widths is not None and batch.erasers is not None
-    np.testing.assert_array_equal(batch.widths, np.array([DEFAULT_WIDTH, DEFAULT_WIDTH, 0.1, 0.2], np.float32))
+    np.testing.assert_array_equal(
+        batch.widths, np.array([DEFAULT_WIDTH, DEFAULT_WIDTH, 0.1, 0.2], np.float32)
+    )
     assert batch.erasers.tolist() == [False, False, False, True]
     chosen = batch.select([1, 0])
     assert chosen.widths is not None and chosen.erasers is not None
@@ -239,7 +241,9 @@ def test_bad_numbers_name_the_sketch() -> None:
 
 def test_empty_sketch_in_a_batch_is_named() -> None:
     with pytest.raises(InputError, match="part 1 \\('b'\\).*at least one stroke"):
-        SketchBatch(np.zeros((2, 2), np.float32), np.array([0, 1, 2]), np.array([0, 1, 1, 2]), ("a", "b", "c"))
+        SketchBatch(
+            np.zeros((2, 2), np.float32), np.array([0, 1, 2]), np.array([0, 1, 1, 2]), ("a", "b", "c")
+        )
 
 
 def test_bad_batches() -> None:
