@@ -180,7 +180,7 @@ def smooth(points: np.ndarray, *, closed: bool, sigma: float, limit: float, spac
 
 
 def _corners(samples: np.ndarray, closed: bool) -> np.ndarray:
-    """Indices, rising, of the sharp corners in points (N, 2) one pixel apart; an open stroke's ends are none."""
+    """Indices, rising, of the sharp corners in points (N, 2) one pixel apart; no ends of open strokes."""
     arm = CORNER_ARM
     line = samples[:-1] if closed else samples
     if len(line) <= 2 * arm:
