@@ -95,7 +95,7 @@ def procedural_pairs(
         indices += range(SPLIT_START[number], SPLIT_START[number] + count)
     if not indices or sketches_per_photo < 1:
         raise InputError(
-            f"procedural set: {len(indices)} photos with {sketches_per_photo} drawings each: give at least one"
+            f"procedural set: {len(indices)} photos, {sketches_per_photo} drawings each: give one or more"
         )
     return PairedSet(
         name="procedural",

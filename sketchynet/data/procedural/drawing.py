@@ -213,7 +213,7 @@ def draw(
 
 
 def _resample(points: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Polylines laid end to end, `counts` points each, as points about STEP apart and their stroke numbers."""
+    """Polylines laid end to end, `counts` points each, as points STEP apart and their stroke numbers."""
     stroke = np.repeat(np.arange(len(counts)), counts)
     inside = stroke[1:] == stroke[:-1]
     start, way = points[:-1][inside], (points[1:] - points[:-1])[inside]
