@@ -24,6 +24,8 @@ from sketchynet.errors import InputError
 
 __all__ = ["connect", "cores", "shutdown"]
 
+_log = logging.getLogger(__name__)
+
 
 def cores() -> int:
     """CPU cores that this process may use."""
@@ -34,7 +36,8 @@ def connect(processes: int = 1, *, gpu: bool = False) -> None:
     """Connects to Ray unless this process is connected; a local instance has room for ``processes``.
 
     Output of the workers stays in Ray's log files: what a user should see comes as a report or an error.
-    Raises InputError where a cluster that cannot grow lacks the CPUs or, with ``gpu``, the GPUs.
+    Raises InputError where a local instance lacks the CPUs or, with ``gpu``, the GPUs; a cluster may have an
+    autoscaler, so there the lack is only said.
     """
     if not ray.is_initialized():
         address = os.environ.get("RAY_ADDRESS")
@@ -47,11 +50,12 @@ def connect(processes: int = 1, *, gpu: bool = False) -> None:
         )
     kind = "GPU" if gpu else "CPU"
     found = int(ray.cluster_resources().get(kind, 0))
-    if found < processes and not _can_grow():
-        raise InputError(
-            f"{processes} workers need {processes} {kind}s, but this Ray instance has {found}: ask for fewer "
-            f"workers, or point RAY_ADDRESS at a larger cluster"
-        )
+    if found >= processes:
+        return
+    lacking = f"{processes} processes need {processes} {kind}s, but Ray has {found}"
+    if not _can_grow():
+        raise InputError(f"{lacking}: ask for fewer, or point RAY_ADDRESS at a larger cluster")
+    _log.warning("%s: waiting for the cluster to grow (Ctrl-C, and ask for fewer, if it cannot)", lacking)
 
 
 def shutdown() -> None:

@@ -25,6 +25,7 @@ from sketchynet.stages.runtime import Report, Runtime
 
 import ray  # isort: skip  (after session, which sets Ray's environment)
 import ray.train  # isort: skip
+from ray.exceptions import RayActorError  # isort: skip
 from ray.train.torch import TorchConfig, TorchTrainer, get_device  # isort: skip
 
 __all__ = ["run_training"]
@@ -92,10 +93,14 @@ class _FailureWatch(ray.train.UserCallback):
             raise RunEndedError("the run was ended")
         self._failures += 1
         if self._failures <= self._max_failures:
-            rank, error = min(worker_exceptions.items())
+            # A dead worker is the cause; that its peers lost the connection is the consequence.
+            rank, error = min(
+                worker_exceptions.items(), key=lambda item: (not isinstance(item[1], RayActorError), item[0])
+            )
+            cause = "died" if isinstance(error, RayActorError) else f"failed ({_last_line(error)})"
             notice = (
-                f"worker {rank} failed ({_last_line(error)}); all workers start again "
-                f"({self._failures} of {self._max_failures})"
+                f"worker {rank} {cause}; all workers start again from the last checkpoint "
+                f"({self._failures} of {self._max_failures} times)"
             )
             ray.get(self._mailbox.post.remote(notice))
 

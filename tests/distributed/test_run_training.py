@@ -52,7 +52,9 @@ def result(storage: Path) -> dict[str, torch.Tensor]:
     return torch.load(storage / "state.pt", weights_only=True)["model"]
 
 
-def test_two_workers_equal_one_process_though_one_is_killed(ray_session: ModuleType, tmp_path: Path) -> None:
+def test_two_workers_equal_one_process_though_one_is_killed(
+    ray_session: ModuleType, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     from sketchynet.distributed.training import run_training
 
     ray_session.cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -77,6 +79,7 @@ def test_two_workers_equal_one_process_though_one_is_killed(ray_session: ModuleT
         max_failures=1,
     )
     assert (spread / "killed").exists()
+    assert "all workers start again from the last checkpoint (1 of 1 times)" in caplog.text
     assert [report.step for report in reports] == list(range(STEPS))
     for report, wanted in zip(reports, expected, strict=True):
         assert report.metrics["loss"] == pytest.approx(wanted.metrics["loss"], abs=1e-5)
