@@ -40,8 +40,11 @@ class _ArraysOnly(pickle.Unpickler):
 
 
 def chair_strokes(data_root: Path, count: int) -> SketchBatch:
-    """The first `count` drawings of ChairV2 (rows x, y, pen lifted; frame of 256)."""
-    file = data_root / "chairv2_strokes" / "ChairV2_Coordinate"
+    return read_chair_strokes(data_root / "chairv2_strokes" / "ChairV2_Coordinate", count)
+
+
+def read_chair_strokes(file: Path, count: int) -> SketchBatch:
+    """The first `count` drawings of ChairV2 (rows x, y, pen lifted; frame of 256), fitted to the unit frame."""
     drawings = _ArraysOnly(io.BytesIO(file.read_bytes())).load()
     sketches = []
     for name, rows in list(drawings.items())[:count]:
