@@ -48,31 +48,50 @@ Coverage::Coverage(int size) : size_(size) {
     touched_.assign(static_cast<std::size_t>(band_rows_) * size, 0);
 }
 
-void Coverage::draw(const Capsule& capsule, int first_row, bool erase) {
-    if (capsule.right() < 0 || capsule.left() > size_) return;
+template <bool kErase>
+void Coverage::draw_lines(Capsule capsule, int first_row) {
     const Range lines = samples_between((capsule.top() - first_row) * kLines, (capsule.bottom() - first_row) * kLines,
                                         static_cast<double>(band_rows_) * kLines);
-    const double width = static_cast<double>(size_) * kColumns;
+    const int size = size_;
+    const double width = static_cast<double>(size) * kColumns;
+    std::uint64_t* const bits = bits_.data();
+    std::uint8_t* const touched = touched_.data();
     for (int line = lines.begin; line < lines.end; ++line) {
         const Interval cut = capsule.chord(first_row + (line + 0.5) / kLines);
         const Range span = samples_between(cut.left * kColumns, cut.right * kColumns, width);
         if (span.begin >= span.end) continue;
 
-        const int row = line / kLines;
-        const int first = span.begin / kColumns, last = (span.end - 1) / kColumns;
-        std::uint64_t* word = cell(row, first) + line % kLines;
-        std::uint8_t* touched = &touched_[static_cast<std::size_t>(row) * size_ + first];
-        for (int column = first; column <= last; ++column, word += kLines, ++touched) {
-            std::uint64_t mask = ~std::uint64_t{0};
-            if (column == first) mask &= ~std::uint64_t{0} << (span.begin % kColumns);
-            if (column == last) mask &= ~std::uint64_t{0} >> (kColumns - 1 - (span.end - 1) % kColumns);
-            if (erase) {
-                *word &= ~mask;
+        const unsigned first = static_cast<unsigned>(span.begin) / kColumns;
+        const unsigned last = static_cast<unsigned>(span.end - 1) / kColumns;
+        const std::uint64_t head = ~std::uint64_t{0} << (static_cast<unsigned>(span.begin) % kColumns);
+        const std::uint64_t tail = ~std::uint64_t{0} >> (kColumns - 1 - static_cast<unsigned>(span.end - 1) % kColumns);
+        const std::size_t row = static_cast<std::size_t>(line / kLines) * size;
+        std::uint64_t* const words = bits + row * kLines + line % kLines;
+        const auto mark = [&](unsigned column, std::uint64_t mask) {
+            std::uint64_t& word = words[static_cast<std::size_t>(column) * kLines];
+            if (kErase) {
+                word &= ~mask;
             } else {
-                *word |= mask;
-                *touched = 1;
+                word |= mask;
+                touched[row + column] = 1;
             }
+        };
+        if (first == last) {
+            mark(first, head & tail);
+        } else {
+            mark(first, head);
+            for (unsigned column = first + 1; column < last; ++column) mark(column, ~std::uint64_t{0});
+            mark(last, tail);
         }
+    }
+}
+
+void Coverage::draw(const Capsule& capsule, int first_row, bool erase) {
+    if (capsule.right() < 0 || capsule.left() > size_) return;
+    if (erase) {
+        draw_lines<true>(capsule, first_row);
+    } else {
+        draw_lines<false>(capsule, first_row);
     }
 }
 

@@ -29,9 +29,8 @@ public:
     void resolve(int rows, std::uint8_t* pixels);
 
 private:
-    std::uint64_t* cell(int row, int column) {
-        return bits_.data() + (static_cast<std::size_t>(row) * size_ + column) * kLines;
-    }
+    template <bool kErase>
+    void draw_lines(Capsule capsule, int first_row);
 
     int size_, band_rows_;
     std::vector<std::uint64_t> bits_;    // (band_rows, size, kLines)
