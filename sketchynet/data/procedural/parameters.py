@@ -30,22 +30,11 @@ LEGS = (
 )
 ARMS = ("none", "post", "swoop", "loop", "slab")
 INFILLS = {
-    "frame": ("slats", "spindles", "rails", "cross", "lattice", "splat", "weave", "weave", "weave"),
-    "hoop": ("spindles", "splat", "weave"),
-    "panel": (
-        "plain",
-        "buttons",
-        "channels",
-        "ribs",
-        "inset",
-        "cutout",
-        "holes",
-        "weave",
-        "weave",
-        "weave",
-        "weave",
-    ),
+    "frame": ("slats", "spindles", "rails", "cross", "lattice", "splat", *6 * ("weave",)),
+    "hoop": ("spindles", "splat", *2 * ("weave",)),
+    "panel": ("plain", "buttons", "channels", "ribs", "inset", "cutout", "holes", *7 * ("weave",)),
 }
+"""Half of the backs are woven: the direction of a weave's lines is what shows on large canvases only."""
 COUNTS = {
     "slats": (3, 7),
     "spindles": (5, 11),
@@ -284,7 +273,7 @@ def _sibling(rng: Generator, base: Chair) -> Chair:
     """
     low, high = COUNTS[base.infill]
     weights = {
-        "count": 4.0 * (high > low),
+        "count": 8.0 if base.infill == "weave" else 4.0 * (high > low),
         "cutout": 2.5 * (base.infill in ("splat", "cutout")),
         "emblem": 1.5,
         "stretchers": 0.6 * (base.legs in FOUR_LEGS),
