@@ -65,7 +65,7 @@ def test_photo_has_the_asked_size_and_a_chair() -> None:
 
 def test_every_kind_of_chair_draws_validly_in_the_frame() -> None:
     seen = set()
-    for index in range(100):
+    for index in range(0, 1200, 12):  # every third family
         instance = chair(CONFIG, 3, index)
         seen |= {instance.legs, instance.arms, instance.panel, instance.infill, instance.stretchers}
         for k, detail in enumerate((0.0, 0.5, 1.0)):
