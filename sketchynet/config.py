@@ -214,10 +214,11 @@ class SelectorConfig(Section):
     """λ_tri of R_acc (ours)."""
     margin: Annotated[float, Field(gt=0)] = 0.3
     """Margin of L_tri in the reward (ours)."""
-    samples: Annotated[int, Field(ge=2)] = 4
+    samples: Annotated[int, Field(ge=2)] = 8
     """Canvases sampled a sketch and step; the mean reward of the others is each one's baseline."""
-    entropy: Annotated[float, Field(ge=0)] = 0.01
-    """Weight of the policy's entropy at the start; it falls linearly to zero (ours)."""
+    entropy: Annotated[float, Field(ge=0)] = 0.1
+    """Weight of the policy's entropy at the start; it falls linearly to zero (ours). With too little the policy
+    settles on one canvas before it has learnt to read the sketch."""
     optimization: OptimizationConfig
 
 

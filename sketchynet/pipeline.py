@@ -21,18 +21,22 @@ from sketchynet import checkpoint
 from sketchynet.config import Recipe
 from sketchynet.data.pairs import PairedSet
 from sketchynet.errors import InputError
+from sketchynet.plots import training_curves
 from sketchynet.report import draw_pictures, evaluation_table
 from sketchynet.stages.embedding import embed_photos
 from sketchynet.stages.evaluate import evaluate, save_evaluation
 from sketchynet.stages.networks import read_embedder
-from sketchynet.stages.rewards import Judge, RolloutWorker
+from sketchynet.stages.rewards import Judge, RolloutWorker, in_chunks
 from sketchynet.stages.runtime import LocalRuntime, Report, Rollout, Runtime
 from sketchynet.stages.selector import train_selector
 from sketchynet.stages.train import Places, folds_of, train_networks
-from sketchynet.tracking import Tracker, make_tracker
+from sketchynet.tracking import Tracker, make_tracker, read_journal
 
 STAGES = ("teacher", "student", "selector", "evaluate")
 """Names for ``--stage``, in their order; ``student`` includes the directly trained one and the folds."""
+
+_ROLLOUT_ROWS = 64
+"""Choices answered at a time, here or by an actor: the same batches give the same bits."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +149,7 @@ def run_pipeline(recipe: Recipe, places: Places, execution: Execution) -> dict[s
         if "selector" in execution.stages:
             _train_selector(recipe, pairs, places, execution, recorder)
         if "evaluate" in execution.stages:
-            summary = _evaluate(recipe, pairs, places, tracker)
+            summary = _evaluate(recipe, pairs, places, execution, tracker)
         _keep_networks(places, tracker)
     return summary
 
@@ -157,6 +161,7 @@ def _train_networks(recipe: Recipe, places: Places, execution: Execution, record
         return
     from sketchynet.distributed.training import run_training  # Ray is needed only where workers are asked for
 
+    tqdm.write(f"starting {execution.workers} workers on Ray")
     run_training(
         job,
         workers=execution.workers,
@@ -206,11 +211,11 @@ def _train_selector(
 def _rollouts(worker: RolloutWorker, execution: Execution) -> Iterator[Rollout]:
     """Answers rollouts in this process, or by Ray actors that each hold a copy of the worker."""
     if execution.workers == 0:
-        yield worker
+        yield in_chunks(worker, _ROLLOUT_ROWS)
         return
     from sketchynet.distributed.rollouts import RolloutPool
 
-    with RolloutPool(partial(_itself, worker), execution.actors) as pool:
+    with RolloutPool(partial(_itself, worker), execution.actors, _ROLLOUT_ROWS) as pool:
         yield pool
 
 
@@ -218,7 +223,9 @@ def _itself(worker: RolloutWorker) -> Callable[..., object]:
     return worker
 
 
-def _evaluate(recipe: Recipe, pairs: PairedSet, places: Places, tracker: Tracker) -> dict[str, Any]:
+def _evaluate(
+    recipe: Recipe, pairs: PairedSet, places: Places, execution: Execution, tracker: Tracker
+) -> dict[str, Any]:
     run = places.run
     tracker.stage_start("evaluate", recipe.evaluation.model_dump(mode="json"))
     evaluation = evaluate(recipe, pairs, run)
@@ -227,6 +234,8 @@ def _evaluate(recipe: Recipe, pairs: PairedSet, places: Places, tracker: Tracker
     table = run.root / "table.txt"
     table.write_text(evaluation_table(evaluation.summary) + "\n")
     pictures = draw_pictures(recipe, pairs, evaluation, run)
+    if execution.track != "none":
+        pictures.append(training_curves(read_journal(run.root), run.pictures / "training.png"))
     for path in (run.evaluation, table, *pictures):
         tracker.artifact(path, "evaluate")
     tracker.stage_end("evaluate", "FINISHED")

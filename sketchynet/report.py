@@ -117,7 +117,8 @@ def draw_pictures(recipe: Recipe, pairs: PairedSet, evaluation: Evaluation, fold
     plots.accuracy_flops_plot(_points(evaluation.summary), paths[0], title=f"{recipe.name}: accuracy and cost")
     plots.canvas_histogram(evaluation.summary["canvases"], evaluation.summary["canvas_counts"], paths[1])
     plots.retrieval_sheet(_sheet_rows(recipe, pairs, evaluation, folder), paths[2])
-    plots.sheet_by_canvas(_by_canvas(pairs, evaluation), paths[3])
+    counts = dict(zip(evaluation.summary["canvases"], evaluation.summary["canvas_counts"], strict=True))
+    plots.sheet_by_canvas(_by_canvas(pairs, evaluation), paths[3], counts=counts)
     return paths
 
 
@@ -127,7 +128,7 @@ def _points(summary: dict[str, Any]) -> list[dict[str, Any]]:
         f = scopes["all"]
         network = name.partition("@")[0]
         group = "v2 candidates" if "[" in name else network
-        label = name.partition("@")[2] if "@" in name else name
+        label = name.partition("@")[2] or name.removeprefix("v2[").removesuffix("]")
         points.append(
             {
                 "label": label,
@@ -172,6 +173,7 @@ def _sheet_rows(
                 "sketch": rasterize(drawn, canvas)[0],
                 "canvas": canvas,
                 "rank": int(ranks[query]),
+                "label": (pairs.sketches.ids or ())[sketch],
                 "photos": [np.asarray(pairs.photos[p]) for p in nearest],
                 "correct": [bool(p == pairs.sketch_photo[sketch]) for p in nearest],
             }

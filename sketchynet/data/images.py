@@ -9,6 +9,7 @@ from PIL import Image, ImageOps
 from scipy import ndimage
 
 from sketchynet.errors import InputError
+from sketchynet.sketch import FRAME_MARGIN
 
 NEAR_EQUAL = 3.0
 """Root-mean-square difference (of 255, 64×64 thumbnails) up to which two photos are one picture. A saved-again
@@ -17,17 +18,23 @@ SAME_DRAWING = 1.8
 """Mean distance (pixels of a 128×128 frame fitted to the ink) up to which two drawings are one. The same drawing
 in another size, line width and smoothing differs by at most 1.5; other drawings of the same shoe by 2 and more."""
 _INK_BELOW = 200
+_OBJECT_BELOW = 240
+"""A pixel with a channel darker than this belongs to the object of a product photo, not to its white ground."""
 
 
-def read_photo(path: Path, size: int) -> np.ndarray:
+def read_photo(path: Path, size: int, *, fit: bool = False) -> np.ndarray:
     """uint8 (size, size, 3), RGB: the photo, turned upright, on white where it is transparent.
 
-    The aspect ratio is kept; what is left of the square is white. Raises InputError, naming the file, where it
-    is missing or cannot be decoded.
+    The aspect ratio is kept; what is left of the square is white. With `fit`, a product photo on white is
+    cropped to the object and fitted into the frame as sketches are (FRAME_MARGIN), so that both show the object
+    in one size. Raises InputError, naming the file, where it is missing or cannot be decoded.
     """
     image = _open(path, "RGB")
-    if image.size != (size, size):
-        scale = size / max(image.size)
+    box = _object_box(image) if fit else None
+    if box is not None:
+        image = image.crop(box)
+    if box is not None or image.size != (size, size):
+        scale = size * (1.0 if box is None else 1.0 - 2.0 * FRAME_MARGIN) / max(image.size)
         width, height = (max(1, round(length * scale)) for length in image.size)
         image = image.resize((width, height), Image.Resampling.LANCZOS)
         if image.size != (size, size):
@@ -35,6 +42,12 @@ def read_photo(path: Path, size: int) -> np.ndarray:
             square.paste(image, ((size - width) // 2, (size - height) // 2))
             image = square
     return np.asarray(image)
+
+
+def _object_box(image: Image.Image) -> tuple[int, int, int, int] | None:
+    """Left, top, right, bottom of what is not (nearly) white; None for a blank photo."""
+    y, x = np.nonzero(np.asarray(image).min(axis=2) < _OBJECT_BELOW)
+    return (int(x.min()), int(y.min()), int(x.max()) + 1, int(y.max()) + 1) if len(x) else None
 
 
 def read_drawing(path: Path) -> np.ndarray:

@@ -54,6 +54,8 @@ class Listing:
     name: str
     photos: tuple[PhotoFile, ...]
     sketches: tuple[SketchFile, ...]
+    fit_photos: bool = False
+    """Crop product photos on white to their object and fit it into the frame, as sketches are."""
     notes: tuple[str, ...] = ()
     """What a reader of the results should know."""
     read_sketch: Callable[[Path, str], Sketch] = field(default=vectorized_drawing)

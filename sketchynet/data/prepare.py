@@ -49,7 +49,8 @@ def prepare_files(
     set still holds. workers: processes that read files; None takes one a usable core.
     Raises InputError naming the file that is missing, truncated, unreadable or without ink.
     """
-    key = cache_key({"name": listing.name, "size": size, "files": _fingerprint(listing)}, _CODE)
+    settings = {"name": listing.name, "size": size, "fit": listing.fit_photos, "files": _fingerprint(listing)}
+    key = cache_key(settings, _CODE)
     build = partial(_build, listing=listing, size=size, progress=progress, workers=workers)
     return prepared_set(listing.name, key, build, cache_dir)
 
@@ -57,7 +58,7 @@ def prepare_files(
 def _build(writer: Writer, *, listing: Listing, size: int, progress: bool, workers: int | None) -> Prepared:
     with _Pool(workers, progress) as pool:
         paths = [photo.path for photo in listing.photos]
-        rows = pool.map(partial(read_photo, size=size), paths, "decoding photos", "photo")
+        rows = pool.map(partial(read_photo, size=size, fit=listing.fit_photos), paths, "decoding photos", "photo")
         photos = writer.photos(rows, len(paths), size)
         if listing.refine is not None:
             listing = listing.refine(listing, progress)

@@ -43,20 +43,25 @@ def list_qmul_v1(root: Path, options: Mapping[str, Any]) -> Listing:
     """The files of QMUL-V1 below `root`.
 
     Options: `extra_sketches` (bool, false): add the extra shoe drawings, without those that are the drawing in
-    pairs.csv again. `categories` (list of names, all): the categories to read.
+    pairs.csv again. `fit_photos` (bool, false): crop photos to the object and fit it into the frame as sketches
+    are. `categories` (list of names, all): the categories to read.
     Raises InputError, naming file, line or option, for anything missing or wrong.
     """
     table = _find_table(root)
     photos, sketches = _read_table(table)
     photos, sketches = _choose_categories(photos, sketches, options.get("categories"), table)
-    extra = options.get("extra_sketches", False)
-    if not isinstance(extra, bool):
-        raise InputError(f"option extra_sketches={extra!r} of qmul_v1: expected true or false")
+    extra, fit = _switch(options, "extra_sketches"), _switch(options, "fit_photos")
     if extra:
         sketches = sketches + _extra_sketches(table.parent.parent / "qmul_v1_shoe_extra" / "sketches", photos)
-    return Listing(
-        "qmul_v1", photos, sketches, notes=(_ORDER_NOTE,), refine=drop_repeated_drawings if extra else None
-    )
+    refine = drop_repeated_drawings if extra else None
+    return Listing("qmul_v1", photos, sketches, fit_photos=fit, notes=(_ORDER_NOTE,), refine=refine)
+
+
+def _switch(options: Mapping[str, Any], name: str) -> bool:
+    value = options.get(name, False)
+    if not isinstance(value, bool):
+        raise InputError(f"option {name}={value!r} of qmul_v1: expected true or false")
+    return value
 
 
 def drop_repeated_drawings(listing: Listing, progress: bool) -> Listing:

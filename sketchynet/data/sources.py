@@ -30,7 +30,7 @@ class FileSource:
 
 
 FILE_SOURCES: dict[str, FileSource] = {
-    "qmul_v1": FileSource(list_qmul_v1, ("extra_sketches", "categories")),
+    "qmul_v1": FileSource(list_qmul_v1, ("extra_sketches", "fit_photos", "categories")),
 }
 """Readers by name. A further reader is one entry here and one module beside `qmul_v1`."""
 

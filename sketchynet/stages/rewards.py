@@ -119,6 +119,16 @@ class RolloutWorker:
         return ranks.numpy(), triplets.numpy()
 
 
+def in_chunks(rollout: Rollout, rows: int) -> Rollout:
+    """The same rollout, asked for so many rows at a time, as a pool of actors asks."""
+
+    def answer(request: RolloutRequest) -> RolloutResult:
+        firsts = range(0, len(request), rows)
+        return RolloutResult.join(rollout(request.part(slice(first, first + rows))) for first in firsts)
+
+    return answer
+
+
 class RewardTable:
     """Outcomes of every (view, sketch, canvas) that was ever asked for.
 

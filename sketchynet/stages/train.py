@@ -14,6 +14,7 @@ from sketchynet.config import Recipe
 from sketchynet.data import load_pairs
 from sketchynet.data.pairs import PairedSet
 from sketchynet.errors import InputError
+from sketchynet.stages.allocator import keep_freed_memory
 from sketchynet.stages.folds import Folds, make_folds
 from sketchynet.stages.run_folder import RunFolder
 from sketchynet.stages.runtime import Runtime
@@ -53,6 +54,7 @@ def folds_of(recipe: Recipe, pairs: PairedSet) -> Folds:
 
 def train_networks(runtime: Runtime, *, recipe: Recipe, places: Places, stages: Collection[str]) -> None:
     """Trains the full network (stage ``teacher``) and the students (stage ``student``)."""
+    keep_freed_memory()
     pairs = places.load(recipe, progress=False)
     folds = folds_of(recipe, pairs)
     run = places.run

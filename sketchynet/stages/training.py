@@ -152,7 +152,6 @@ class _Run:
                 reported = time.monotonic()
                 runtime.report(Report(stage.name, "progress", self.epoch, metrics={"share": (step + 1) / steps}))
         runtime.average_buffers(network)
-        self._update_average_buffers()
         self.epoch += 1
         seconds = time.monotonic() - started
         pairs_seen = sum(len(batch) for batch in batches)
@@ -175,14 +174,12 @@ class _Run:
         self.optimizer.step()
         decay = self.stage.optimization.averaging
         if decay:
-            own = dict(self.network.named_parameters())
-            kept = [self.average[name] for name in own]
-            torch._foreach_lerp_(kept, [p.detach() for p in own.values()], 1.0 - decay)
-
-    def _update_average_buffers(self) -> None:
-        for name, buffer in self.network.named_buffers():
-            if name in self.average:
-                self.average[name].copy_(buffer)
+            # Running statistics are averaged like the weights that they belong to.
+            for name, value in self.network.state_dict().items():
+                if value.is_floating_point():
+                    self.average[name].lerp_(value, 1.0 - decay)
+                else:
+                    self.average[name].copy_(value)
 
     def _set_learning_rate(self, progress: float) -> None:
         settings = self.stage.optimization

@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from sketchynet.config import AugmentationConfig
+from sketchynet.stages.batches import BatchPlan, PairSampler, clean_photos, compose, prefetched, random_canvases
+from tests.small import small_pairs
+
+
+def test_every_photo_once_an_epoch_with_one_of_its_sketches() -> None:
+    pairs = small_pairs()
+    train = pairs.sketch_indices(0)
+    sampler = PairSampler(pairs, train, batch_size=10, seed=3)
+    batches = sampler.epoch(0)
+    assert max(len(b) for b in batches) <= 10
+    seen = np.concatenate(batches)
+    assert sorted(pairs.sketch_photo[seen]) == sorted(pairs.photo_indices(0))
+    assert set(seen) <= set(train)
+
+
+def test_epochs_differ_and_repeat_by_seed() -> None:
+    pairs = small_pairs()
+    sampler = PairSampler(pairs, pairs.sketch_indices(0), batch_size=10, seed=3)
+    again = PairSampler(pairs, pairs.sketch_indices(0), batch_size=10, seed=3)
+    assert [b.tolist() for b in sampler.epoch(4)] == [b.tolist() for b in again.epoch(4)]
+    assert [b.tolist() for b in sampler.epoch(4)] != [b.tolist() for b in sampler.epoch(5)]
+
+
+def test_parts_of_workers_make_the_batch_of_one_process() -> None:
+    pairs = small_pairs()
+    plan = BatchPlan(pairs.sketch_indices(0)[:7], (16, 32), 32)
+    settings = AugmentationConfig()
+
+    def part(rank: int, world: int):  # noqa: ANN202
+        ((_, batch),) = prefetched(pairs, [plan], settings, seed=1, epoch=2, rank=rank, world_size=world)
+        return batch
+
+    whole, first, second = part(0, 1), part(0, 2), part(1, 2)
+    assert len(first.sketches) == 4 and len(second.sketches) == 3
+    for alone, a, b in zip(whole.canvases, first.canvases, second.canvases, strict=True):
+        assert np.array_equal(alone, np.concatenate([a, b]))
+    assert np.array_equal(whole.images, np.concatenate([first.images, second.images]))
+
+
+def test_flips_meet_sketch_and_photo_together() -> None:
+    pairs = small_pairs()
+    plan = BatchPlan(pairs.sketch_indices(0)[:4], (32,), 32)
+    from sketchynet.augment import PhotoAugmentation, SketchAugmentation
+
+    still = {"sketch": SketchAugmentation(), "photo": PhotoAugmentation()}
+    rows = np.arange(4)
+    plain = compose(pairs, plan, AugmentationConfig(flip=0.0, **still), seed=0, epoch=0, rows=rows)
+    flipped = compose(pairs, plan, AugmentationConfig(flip=1.0, **still), seed=0, epoch=0, rows=rows)
+    assert np.array_equal(plain.images, clean_photos(pairs, plain.photos, 32))
+    assert np.array_equal(flipped.images, plain.images.flip(2))
+    assert (flipped.canvases[0].int() - plain.canvases[0].flip(2).int()).abs().max() <= 1
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_random_canvases(count: int) -> None:
+    drawn = [random_canvases((16, 32, 64, 128), count, seed=0, epoch=0, step=s) for s in range(50)]
+    assert all(len(set(d)) == count and list(d) == sorted(d) for d in drawn)
+    assert {c for d in drawn for c in d} == {16, 32, 64, 128}
+    assert random_canvases((16, 32), None, seed=0, epoch=0, step=0) == (16, 32)

@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from sketchynet.config import AugmentationConfig
+from sketchynet.models import Embedder
+from sketchynet.raster import rasterize
+from sketchynet.stages.embedding import embed_photos
+from sketchynet.stages.rewards import Judge, RewardTable, RolloutWorker, view_sketches
+from sketchynet.stages.runtime import RolloutRequest, RolloutResult
+from tests.small import small_pairs
+
+
+def _worker() -> tuple[RolloutWorker, Embedder, np.ndarray, torch.Tensor]:
+    pairs = small_pairs()
+    torch.manual_seed(0)
+    student = Embedder("mobile_small", canvases=(16, 32)).eval()
+    photos = pairs.photo_indices(0)
+    gallery = embed_photos(student, pairs, photos, 32)
+    judge = Judge(student, pairs.sketch_indices(0), photos, gallery)
+    worker = RolloutWorker(pairs, [judge], (16, 32), AugmentationConfig(), margin=0.3, seed=0)
+    return worker, student, photos, gallery
+
+
+def test_outcome_is_the_naive_rank_and_triplet() -> None:
+    pairs = small_pairs()
+    worker, student, photos, gallery = _worker()
+    sketches = pairs.sketch_indices(0)[[3, 0, 9]]
+    request = RolloutRequest(sketches, np.zeros(3, int), np.array([1, 0, 1]))
+    found = worker(request)
+    for row, (sketch, canvas) in enumerate(zip(sketches, (32, 16, 32), strict=True)):
+        drawn = torch.from_numpy(rasterize(pairs.sketches.select(np.array([sketch])), canvas))
+        with torch.no_grad():
+            query = student.embed_sketches(drawn)[0].double()
+        distance = [float((query - g.double()).norm()) for g in gallery]
+        true = photos.tolist().index(pairs.sketch_photo[sketch])
+        others = distance[:true] + distance[true + 1 :]
+        assert found.ranks[row] == 1 + sum(d <= distance[true] for d in others)
+        assert abs(found.triplets[row] - max(0.0, 0.3 + distance[true] - min(others))) < 1e-4
+
+
+def test_a_sketch_that_no_student_may_judge_is_refused() -> None:
+    worker, *_ = _worker()
+    stranger = small_pairs().sketch_indices(2)[:1]
+    try:
+        worker(RolloutRequest(stranger, np.zeros(1, int), np.zeros(1, int)))
+    except ValueError as error:
+        assert "no student" in str(error)
+    else:
+        raise AssertionError("a test sketch was rewarded")
+
+
+def test_views_are_seeded_and_the_first_is_the_sketch_itself() -> None:
+    pairs, settings = small_pairs(), AugmentationConfig()
+    indices = np.array([0, 1])
+    plain = view_sketches(pairs.sketches, indices, np.array([0, 0]), settings, 0)
+    assert np.array_equal(plain.points, pairs.sketches.select(indices).points)
+    one = view_sketches(pairs.sketches, indices, np.array([0, 2]), settings, 0)
+    alone = view_sketches(pairs.sketches, indices[1:], np.array([2]), settings, 0)
+    assert np.array_equal(one[0].points, pairs.sketches[0].points)
+    assert np.array_equal(one[1].points, alone[0].points)
+    assert not np.array_equal(alone[0].points, pairs.sketches[1].points)
+
+
+def test_table_asks_for_every_outcome_once() -> None:
+    asked: list[tuple[int, int, int]] = []
+
+    def rollout(request: RolloutRequest) -> RolloutResult:
+        rows = list(zip(request.sketches, request.views, request.canvases, strict=True))
+        asked.extend(rows)
+        return RolloutResult(
+            np.array([100 * v + 10 * c + s for s, v, c in rows]), np.array([s for s, _, _ in rows], np.float32)
+        )
+
+    table = RewardTable(2, np.array([2, 5, 7]), 4)
+    request = RolloutRequest(np.array([7, 2, 7, 7]), np.array([1, 0, 1, 0]), np.array([3, 1, 3, 3]))
+    for _ in range(2):
+        found = table.lookup(request, rollout)
+        assert found.ranks.tolist() == [137, 12, 137, 37]
+        assert found.triplets.tolist() == [7, 2, 7, 7]
+    assert len(asked) == len(set(asked)) == table.known == 3

@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import numpy as np
+
+from sketchynet.models import CanvasSelector, Embedder
+from sketchynet.models.selector import selector_input
+from sketchynet.stages.run_folder import RunFolder
+from sketchynet.stages.runtime import LocalRuntime, RolloutRequest, RolloutResult
+from sketchynet.stages.selector import choose, pick, train_selector
+from tests.small import small_pairs, small_recipe
+
+
+def test_pick_the_cheapest_that_is_accurate_enough() -> None:
+    candidates = [
+        {"acc1": 0.50, "gflops": 0.9},
+        {"acc1": 0.495, "gflops": 0.4},
+        {"acc1": 0.45, "gflops": 0.1},
+    ]
+    assert pick(candidates, 0.50, 1.0) == 1
+    assert pick(candidates, 0.50, 10.0) == 2
+    assert pick(candidates, 0.50, 0.0) == 0
+    assert pick(candidates, 0.90, 1.0) == 0
+
+
+def test_policy_learns_which_sketches_need_the_large_canvas(tmp_path) -> None:
+    """Sketches with many points are found on the large canvas only: REINFORCE has to find that out.
+
+    One canvas for all sketches would be right for half of them.
+    """
+    pairs = small_pairs()
+    recipe = small_recipe(
+        "selector.cost_weights=[0.3]",
+        "selector.optimization.epochs=100",
+        "selector.optimization.learning_rate=0.01",
+        "selector.optimization.validate_every=100",
+        "selector.hidden=32",
+        "selector.max_points=96",
+        "selector.views=1",
+    )
+    sketches = pairs.sketch_indices(0)
+    _, points = selector_input(pairs.sketches, tolerance=recipe.selector.tolerance, max_points=96)
+    hard = (points > points[sketches].median()).numpy()
+
+    def rollout(request: RolloutRequest) -> RolloutResult:
+        found = ~hard[request.sketches] | (request.canvases == 1)
+        return RolloutResult(np.where(found, 1, 20), np.zeros(len(request), np.float32))
+
+    student = Embedder("mobile_small", canvases=(16, 32)).eval()
+    folder = RunFolder(tmp_path)
+    train_selector(recipe, pairs, LocalRuntime(), rollout, folder, student=student, sketches=sketches)
+    from sketchynet.stages.networks import read_selector
+
+    policy = read_selector(folder.final("selector"))
+    chosen = choose(policy, pairs.sketches.select(sketches), recipe.selector).canvases
+    assert (chosen == hard[sketches]).mean() > 0.65
+
+
+def test_untrained_policy_chooses_among_its_canvases() -> None:
+    pairs, recipe = small_pairs(), small_recipe()
+    chosen = choose(CanvasSelector(2, 8), pairs.sketches, recipe.selector)
+    assert set(chosen.canvases) <= {0, 1} and (chosen.steps <= 24).all() and len(chosen.steps) == len(pairs.sketches)
