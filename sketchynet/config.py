@@ -85,6 +85,9 @@ class OptimizationConfig(Section):
     """Epochs; in one epoch each training photo appears once, with one of its sketches."""
     batch_size: Annotated[int, Field(ge=2)] = 32
     """Sketch–photo pairs in the global batch, whatever the number of workers."""
+    batches: Literal["category", "mixed"] = "category"
+    """Batches of one category, whose negatives are the ones that matter, or of all categories, whose
+    batch-norm statistics are those of evaluation (for private or shared norms on several categories)."""
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     """Peak learning rate of the global batch."""
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0

@@ -48,27 +48,29 @@ class BatchPlan:
 
 
 class PairSampler:
-    """Global batches of an epoch: every photo once, with one of its sketches, in batches of one category.
+    """Global batches of an epoch: every photo once, with one of its sketches.
 
-    Retrieval runs within a category, so negatives of the same category are the ones that matter; a photo
-    appears once a batch, so no in-batch negative shows the anchor's photo unless the data repeats it.
+    A batch holds one category, or with ``mixed`` all of them. A photo appears once a batch, so no in-batch
+    negative shows the anchor's photo unless the data repeats it.
     """
 
-    def __init__(self, pairs: PairedSet, sketches: np.ndarray, *, batch_size: int, seed: int) -> None:
+    def __init__(
+        self, pairs: PairedSet, sketches: np.ndarray, *, batch_size: int, seed: int, mixed: bool = False
+    ) -> None:
         self._seed = seed
         self._batch_size = batch_size
         photos = pairs.sketch_photo[sketches]
         order = np.argsort(photos, kind="stable")
         self._photos, starts = np.unique(photos[order], return_index=True)
         self._drawings = np.split(sketches[order], starts[1:])
-        self._categories = pairs.categories[self._photos]
+        self._groups = np.zeros(len(self._photos), np.int64) if mixed else pairs.categories[self._photos]
 
     def epoch(self, epoch: int) -> list[np.ndarray]:
         """The global batches of an epoch, each int64 (<= batch_size,)."""
         generator = np.random.default_rng([self._seed, epoch, 0, _ORDER])
         batches: list[np.ndarray] = []
-        for category in np.unique(self._categories):
-            members = generator.permutation(np.flatnonzero(self._categories == category))
+        for group in np.unique(self._groups):
+            members = generator.permutation(np.flatnonzero(self._groups == group))
             chosen = np.array([generator.choice(self._drawings[m]) for m in members], dtype=np.int64)
             batches += np.array_split(chosen, -(-len(chosen) // self._batch_size))
         return [batches[i] for i in generator.permutation(len(batches))]

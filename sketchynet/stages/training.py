@@ -105,7 +105,11 @@ class _Run:
         self.stage, self.pairs, self.runtime, self.network = stage, pairs, runtime, network
         self.epoch = 0
         self.sampler = PairSampler(
-            pairs, stage.sketches, batch_size=stage.optimization.batch_size, seed=stage.seed
+            pairs,
+            stage.sketches,
+            batch_size=stage.optimization.batch_size,
+            seed=stage.seed,
+            mixed=stage.optimization.batches == "mixed",
         )
         self.optimizer = torch.optim.AdamW(
             _parameter_groups(network, stage.optimization), lr=stage.optimization.learning_rate
