@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from sketchynet.cli import main
-from tests.small import small_recipe
+from small import small_recipe
 
 
 @pytest.fixture

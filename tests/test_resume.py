@@ -11,7 +11,7 @@ from pathlib import Path
 
 from safetensors.torch import load_file
 
-from tests.small import small_recipe
+from small import small_recipe
 
 STAGES = ("teacher-0", "direct", "student", "fold-0", "fold-1", "selector")
 

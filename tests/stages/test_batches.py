@@ -5,7 +5,7 @@ import pytest
 
 from sketchynet.config import AugmentationConfig
 from sketchynet.stages.batches import BatchPlan, PairSampler, clean_photos, compose, prefetched, random_canvases
-from tests.small import small_pairs
+from small import small_pairs
 
 
 def test_every_photo_once_an_epoch_with_one_of_its_sketches() -> None:

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 
 from sketchynet.stages.folds import make_folds
-from tests.small import small_pairs, small_recipe
+from small import small_pairs, small_recipe
 
 
 def test_holdout_is_never_seen_by_the_student() -> None:

@@ -9,7 +9,7 @@ from sketchynet.raster import rasterize
 from sketchynet.stages.embedding import embed_photos
 from sketchynet.stages.rewards import Judge, RewardTable, RolloutWorker, view_sketches
 from sketchynet.stages.runtime import RolloutRequest, RolloutResult
-from tests.small import small_pairs
+from small import small_pairs
 
 
 def _worker() -> tuple[RolloutWorker, Embedder, np.ndarray, torch.Tensor]:

@@ -7,7 +7,7 @@ from sketchynet.models.selector import selector_input
 from sketchynet.stages.run_folder import RunFolder
 from sketchynet.stages.runtime import LocalRuntime, RolloutRequest, RolloutResult
 from sketchynet.stages.selector import choose, pick, train_selector
-from tests.small import small_pairs, small_recipe
+from small import small_pairs, small_recipe
 
 
 def test_pick_the_cheapest_that_is_accurate_enough() -> None:
