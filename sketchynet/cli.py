@@ -72,7 +72,7 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def _command(commands, name, run, text):  # type: ignore[no-untyped-def]  # argparse's own types are private
+def _command(commands, name, run, text):
     command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
     command.set_defaults(run=run)
     return command
@@ -132,7 +132,7 @@ def _set_threads(threads: int | None) -> None:
         torch.set_num_threads(threads)
 
 
-def _conclude(folder, summary, execution) -> None:  # type: ignore[no-untyped-def]  # imported lazily above
+def _conclude(folder, summary, execution) -> None:
     from sketchynet.report import evaluation_table
 
     if summary is not None:

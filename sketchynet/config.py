@@ -100,7 +100,8 @@ class OptimizationConfig(Section):
     gradient_clip: Annotated[float, Field(gt=0)] | None = 5.0
     """Greatest norm of the gradient."""
     averaging: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Decay of the exponential average of weights that is evaluated and kept; 0 keeps the last weights."""
+    """Decay of the exponential average of weights that is evaluated and kept; 0 keeps the last weights. Early
+    on the average is shorter, so that it does not drag the first weights along."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Arithmetic of the forward pass (autocast); the loss is float32."""
     validate_every: Positive = 5
@@ -113,7 +114,7 @@ class RankingConfig(Section):
     """The loss on sketch–photo distances with in-batch negatives."""
 
     kind: Literal["triplet", "contrastive"] = "triplet"
-    """``triplet`` as in the paper, or the in-batch cross-entropy over negative distances."""
+    """``triplet`` as in the paper, or the symmetric in-batch cross-entropy over cosines."""
     margin: Annotated[float, Field(gt=0)] = 0.3
     """Triplet margin (ours)."""
     mining: Literal["all", "hard"] = "all"

@@ -6,13 +6,13 @@ The driver (this process) alone owns the records and the progress bars; workers 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import torch
 from tqdm import tqdm
@@ -105,7 +105,7 @@ class Recorder:
             self._bar.close()
         self._bar = None
 
-    def __enter__(self) -> Recorder:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -219,7 +219,7 @@ def _rollouts(worker: RolloutWorker, execution: Execution) -> Iterator[Rollout]:
         yield pool
 
 
-def _itself(worker: RolloutWorker) -> Callable[..., object]:
+def _itself(worker: RolloutWorker) -> Rollout:
     return worker
 
 

@@ -9,7 +9,7 @@ from sketchynet import checkpoint
 from sketchynet.errors import InputError
 
 
-def _write(directory, **changes):  # noqa: ANN001, ANN202
+def _write(directory, **changes):
     given = {"network": {"w": torch.arange(3.0)}, "config": {"kind": "x"}, "metrics": {}, "state": {"epoch": 1}}
     checkpoint.write_checkpoint(directory, **(given | changes))
 

@@ -10,7 +10,6 @@ import time
 from pathlib import Path
 
 from safetensors.torch import load_file
-
 from small import small_recipe
 
 STAGES = ("teacher-0", "direct", "student", "fold-0", "fold-1", "selector")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -44,7 +45,7 @@ def dense(strokes) -> np.ndarray:
     for stroke in strokes:
         stroke = np.asarray(stroke, dtype=float)
         pieces.append(stroke[:1])
-        for a, b in zip(stroke[:-1], stroke[1:], strict=True):
+        for a, b in itertools.pairwise(stroke):
             steps = np.linspace(0.0, 1.0, int(np.hypot(*(b - a)) * 4) + 2)[:, None]
             pieces.append(a + steps * (b - a))
     return np.concatenate(pieces)

@@ -129,7 +129,7 @@ def prefetched(
     """
     with ThreadPoolExecutor(max_workers=1) as drawer:
 
-        def submit(plan: BatchPlan):  # noqa: ANN202 (a future of PairBatch)
+        def submit(plan: BatchPlan):
             rows = np.array_split(np.arange(len(plan.sketches)), world_size)[rank]
             return drawer.submit(compose, pairs, plan, augmentation, seed=seed, epoch=epoch, rows=rows)
 

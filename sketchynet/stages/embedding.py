@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import contextmanager
-from typing import Protocol
 
 import numpy as np
 import torch
 
 from sketchynet.data.pairs import PairedSet
+from sketchynet.models import Embedder, Ensemble
 from sketchynet.raster import rasterize
 from sketchynet.sketch import SketchBatch
 from sketchynet.stages.batches import clean_photos
@@ -17,21 +17,12 @@ from sketchynet.stages.batches import clean_photos
 _CHUNK = 32
 
 
-class EmbeddingNetwork(Protocol):
-    """What an Embedder and an Ensemble have in common."""
-
-    dim: int
-    training: bool
-
-    def embed_sketches(self, canvas: torch.Tensor) -> torch.Tensor: ...
-
-    def embed_photos(self, photos: torch.Tensor) -> torch.Tensor: ...
-
-    def train(self, mode: bool = True) -> object: ...
+EmbeddingNetwork = Embedder | Ensemble
+"""What turns canvases and photos into embeddings."""
 
 
 @contextmanager
-def evaluating(network: EmbeddingNetwork):  # noqa: ANN201 (a context)
+def evaluating(network: EmbeddingNetwork):
     """Evaluation mode without gradients; the former mode returns afterwards."""
     training = network.training
     network.train(False)

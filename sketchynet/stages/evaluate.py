@@ -16,7 +16,6 @@ from sketchynet import checkpoint
 from sketchynet.config import Recipe
 from sketchynet.data.pairs import PairedSet
 from sketchynet.flops import count_parameters, embedder_flops
-from sketchynet.models.selector import CanvasSelector
 from sketchynet.retrieval import bootstrap_interval, paired_bootstrap
 from sketchynet.stages.embedding import EmbeddingNetwork, embed_photos, embed_sketches
 from sketchynet.stages.networks import read_embedder, read_selector
@@ -183,7 +182,7 @@ def _canvas_ranks(
 ) -> np.ndarray:
     """int64 (n, K): rank of every query at every canvas of the network."""
     queries = pairs.sketches.select(sketches)
-    sizes: tuple[int, ...] = network.canvases  # type: ignore[attr-defined]  # embedders and ensembles have it
+    sizes: tuple[int, ...] = network.canvases
     columns = [ranks_of(pairs, sketches, embed_sketches(network, queries, s), photos, gallery).numpy() for s in sizes]
     return np.stack(columns, axis=1)
 

@@ -24,7 +24,9 @@ def ranking_loss(
     """The recipe's loss on sketch–photo distances, sketch and photo (B, D); scalar."""
     if config.kind == "triplet":
         return triplet_loss(sketch, photo, content, margin=config.margin, mining=config.mining)
-    return contrastive_loss(sketch, photo, content, temperature=config.temperature)
+    return contrastive_loss(
+        sketch, photo, content, temperature=config.temperature, similarity="cosine", symmetric=True
+    )
 
 
 def ranking_objective(config: RankingConfig, pairs: PairedSet) -> Objective:

@@ -70,7 +70,8 @@ def train_embedder(stage: EmbeddingStage, pairs: PairedSet, runtime: Runtime, fo
         )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stage.seed)
-        network = stage.build().to(runtime.device, memory_format=torch.channels_last)
+        network = stage.build().to(runtime.device)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing from torch's stubs
     run = _Run(stage, pairs, runtime, network)
     if runtime.rank == 0:
         checkpoint.remove_partial(folder)
@@ -103,7 +104,7 @@ class _Run:
 
     def __init__(self, stage: EmbeddingStage, pairs: PairedSet, runtime: Runtime, network: Embedder) -> None:
         self.stage, self.pairs, self.runtime, self.network = stage, pairs, runtime, network
-        self.epoch = 0
+        self.epoch = self.steps = 0
         self.sampler = PairSampler(
             pairs,
             stage.sketches,
@@ -176,8 +177,9 @@ class _Run:
         if clip is not None:
             torch.nn.utils.clip_grad_norm_(self.network.parameters(), clip)
         self.optimizer.step()
-        decay = self.stage.optimization.averaging
-        if decay:
+        self.steps += 1
+        if self.stage.optimization.averaging:
+            decay = min(self.stage.optimization.averaging, self.steps / (self.steps + 9))
             # Running statistics are averaged like the weights that they belong to.
             for name, value in self.network.state_dict().items():
                 if value.is_floating_point():
@@ -221,6 +223,7 @@ class _Run:
         kept = self.best if self.best is not None else self.weights()
         training = {
             "epoch": self.epoch,
+            "steps": self.steps,
             "network": self.network.state_dict(),
             "average": self.average,
             "optimizer": self.optimizer.state_dict(),
@@ -242,7 +245,8 @@ class _Run:
         checkpoint.load_into(self.network, found["network"], place=str(directory))
         self.average = {k: v.to(self.runtime.device) for k, v in found["average"].items()}
         self.optimizer.load_state_dict(found["optimizer"])
-        self.best, self.metrics, self.epoch = found["best"], found["metrics"], found["epoch"]
+        self.best, self.metrics = found["best"], found["metrics"]
+        self.epoch, self.steps = found["epoch"], found["steps"]
         self.best_score = -math.inf if found["best_score"] is None else found["best_score"]
 
 

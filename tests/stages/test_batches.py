@@ -2,10 +2,17 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from small import small_pairs
 
 from sketchynet.config import AugmentationConfig
-from sketchynet.stages.batches import BatchPlan, PairSampler, clean_photos, compose, prefetched, random_canvases
-from small import small_pairs
+from sketchynet.stages.batches import (
+    BatchPlan,
+    PairSampler,
+    clean_photos,
+    compose,
+    prefetched,
+    random_canvases,
+)
 
 
 def test_every_photo_once_an_epoch_with_one_of_its_sketches() -> None:
@@ -32,7 +39,7 @@ def test_parts_of_workers_make_the_batch_of_one_process() -> None:
     plan = BatchPlan(pairs.sketch_indices(0)[:7], (16, 32), 32)
     settings = AugmentationConfig()
 
-    def part(rank: int, world: int):  # noqa: ANN202
+    def part(rank: int, world: int):
         ((_, batch),) = prefetched(pairs, [plan], settings, seed=1, epoch=2, rank=rank, world_size=world)
         return batch
 

@@ -3,9 +3,9 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
+from small import small_pairs, small_recipe
 
 from sketchynet.stages.folds import make_folds
-from small import small_pairs, small_recipe
 
 
 def test_holdout_is_never_seen_by_the_student() -> None:

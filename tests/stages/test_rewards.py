@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from small import small_pairs
 
 from sketchynet.config import AugmentationConfig
 from sketchynet.models import Embedder
@@ -9,7 +10,6 @@ from sketchynet.raster import rasterize
 from sketchynet.stages.embedding import embed_photos
 from sketchynet.stages.rewards import Judge, RewardTable, RolloutWorker, view_sketches
 from sketchynet.stages.runtime import RolloutRequest, RolloutResult
-from small import small_pairs
 
 
 def _worker() -> tuple[RolloutWorker, Embedder, np.ndarray, torch.Tensor]:

@@ -1,13 +1,13 @@
 from __future__ import annotations
 
 import numpy as np
+from small import small_pairs, small_recipe
 
 from sketchynet.models import CanvasSelector, Embedder
 from sketchynet.models.selector import selector_input
 from sketchynet.stages.run_folder import RunFolder
 from sketchynet.stages.runtime import LocalRuntime, RolloutRequest, RolloutResult
 from sketchynet.stages.selector import choose, pick, train_selector
-from small import small_pairs, small_recipe
 
 
 def test_pick_the_cheapest_that_is_accurate_enough() -> None:
