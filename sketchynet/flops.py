@@ -9,15 +9,14 @@ norms cost a convolution bias.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from sketchynet.models import CANVASES, CanvasSelector, Embedder, Ensemble, build_from_config
+from sketchynet.models import CanvasSelector, Embedder, Ensemble, build_from_config
 from sketchynet.models.norm import FoldedNorm, PrivateBatchNorm
 from sketchynet.models.selector import POINT_FEATURES
 
@@ -92,39 +91,3 @@ def selector_flops(selector: CanvasSelector, steps: int) -> int:
     hidden = selector.hidden
     step = 3 * hidden * (POINT_FEATURES + hidden) + 6 * hidden + 7 * hidden
     return 2 * (steps * step + (hidden + 1) * selector.num_canvases)
-
-
-@dataclass(frozen=True)
-class NetworkCost:
-    """One row of the cost table."""
-
-    network: str
-    parameters: int
-    gflops: dict[int, float]  # by canvas side; a selector's own cost does not depend on it
-
-
-def flops_table(
-    teacher: Embedder | Ensemble,
-    student: Embedder,
-    selector: CanvasSelector,
-    *,
-    steps: int,
-    sizes: Sequence[int] = CANVASES,
-) -> list[NetworkCost]:
-    """Parameters and GFLOPs of full network, V1, selector at `steps` points, and V2 at each canvas."""
-
-    def cost(network: Embedder | Ensemble) -> dict[int, float]:
-        return {size: embedder_flops(network, size) / 1e9 for size in sizes}
-
-    choice = selector_flops(selector, steps) / 1e9
-    student_cost, student_size = cost(student), count_parameters(student)
-    return [
-        NetworkCost("full network", count_parameters(teacher), cost(teacher)),
-        NetworkCost("SketchyNetV1", student_size, student_cost),
-        NetworkCost("selector", count_parameters(selector), dict.fromkeys(sizes, choice)),
-        NetworkCost(
-            "SketchyNetV2",
-            student_size + count_parameters(selector),
-            {size: value + choice for size, value in student_cost.items()},
-        ),
-    ]

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sketchynet.errors import InputError
-from sketchynet.ops import pairwise_distance, relational_huber
+from sketchynet.ops import pairwise_distance
 
 
 def triplet_rows(
@@ -78,38 +78,6 @@ def contrastive_loss(
     if symmetric:
         loss = 0.5 * (loss - logits.log_softmax(dim=-2).diagonal(dim1=-2, dim2=-1).mean())
     return loss
-
-
-def student_loss(
-    teacher_sketch: Tensor,
-    teacher_photo: Tensor,
-    student_sketch: Tensor,
-    student_photo: Tensor,
-    content: Tensor,
-    *,
-    lambda_triplet: float,
-    margin: float,
-    mining: str = "all",
-    weights: tuple[float, float, float] = (1.0, 1.0, 1.0),
-    delta: float = 1.0,
-    normalize: bool = False,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """SketchyNetV1's objective, lambda L_tri + (1 - lambda) L_RKD, averaged over canvases.
-
-    Teacher (B, Dt) twice, student sketches (K, B, Ds) and photos (B, Ds). Returns the loss, L_tri and L_RKD.
-    """
-    triplet = triplet_loss(student_sketch, student_photo, content, margin=margin, mining=mining)
-    relational = relational_huber(
-        teacher_sketch,
-        teacher_photo,
-        student_sketch,
-        student_photo,
-        content=content,
-        weights=weights,
-        delta=delta,
-        normalize=normalize,
-    )
-    return lambda_triplet * triplet + (1.0 - lambda_triplet) * relational, triplet, relational
 
 
 def reward(

@@ -12,7 +12,6 @@ from sketchynet.losses import (
     policy_entropy,
     reinforce_loss,
     reward,
-    student_loss,
     triplet_loss,
     triplet_rows,
 )
@@ -122,18 +121,6 @@ def test_contrastive_gradients_stay_finite() -> None:
     assert torch.isfinite(sketch.grad).all() and torch.isfinite(photo.grad).all()
     with pytest.raises(InputError, match="similarity 'dot'"):
         contrastive_loss(sketch, photo, CONTENT, temperature=0.1, similarity="dot")
-
-
-def test_student_loss_mixes_its_terms() -> None:
-    sketch, photo = _pairs(canvases=3)
-    teacher_sketch, teacher_photo = _pairs()
-    loss, triplet, relational = student_loss(
-        teacher_sketch, teacher_photo, sketch, photo, CONTENT, lambda_triplet=0.3, margin=0.4, delta=0.5
-    )
-    assert triplet.item() == triplet_loss(sketch, photo, CONTENT, margin=0.4).item()
-    expected = relational_huber(teacher_sketch, teacher_photo, sketch, photo, content=CONTENT, delta=0.5)
-    assert relational.item() == expected.item()
-    assert loss.item() == pytest.approx(0.3 * triplet.item() + 0.7 * relational.item())
 
 
 def test_reward_literal() -> None:
