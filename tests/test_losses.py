@@ -15,7 +15,6 @@ from sketchynet.losses import (
     triplet_loss,
     triplet_rows,
 )
-from sketchynet.ops import relational_huber
 
 CONTENT = torch.tensor([0, 1, 0, 2])
 
