@@ -15,6 +15,7 @@ from sketchynet.models import BACKBONES, build_backbone
         ("mobilenet_v2", 2_223_872, 1280, 32),
         ("squeezenet1_1", 722_496, 512, None),
         ("vgg_small", None, 128, 16),
+        ("vgg_tiny", None, 64, 16),
         ("mobile_small", None, 192, 16),
     ],
 )
@@ -31,10 +32,10 @@ def test_sizes(name: str, parameters: int | None, channels: int, stride: int | N
 
 
 def test_small_networks_are_small() -> None:
-    counts = {
-        n: sum(p.numel() for p in build_backbone(n).parameters()) for n in ("vgg_small", "mobile_small")
-    }
+    names = ("vgg_small", "vgg_tiny", "mobile_small")
+    counts = {n: sum(p.numel() for p in build_backbone(n).parameters()) for n in names}
     assert 300_000 <= counts["vgg_small"] <= 500_000
+    assert 100_000 <= counts["vgg_tiny"] <= 130_000
     assert 50_000 <= counts["mobile_small"] <= 100_000
 
 
