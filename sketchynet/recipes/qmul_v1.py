@@ -43,12 +43,12 @@ def qmul_v1() -> Recipe:
         ),
         teacher=TeacherConfig(
             network=network,
-            members=2,
+            members=3,
             flip=True,
             canvas=256,
-            train_sizes=(128, 256),
+            train_sizes=(128, 128, 256),
             optimization=OptimizationConfig(
-                epochs=24,
+                epochs=27,
                 batch_size=24,
                 batches="mixed",
                 learning_rate=1e-3,
@@ -62,7 +62,7 @@ def qmul_v1() -> Recipe:
         ),
         student=StudentConfig(
             network=network,
-            canvases_per_step=2,
+            canvases_per_step=3,
             optimization=OptimizationConfig(
                 epochs=20,
                 batch_size=24,
@@ -75,12 +75,13 @@ def qmul_v1() -> Recipe:
                 validate_every=5,
             ),
             ranking=ranking,
-            distillation=DistillationConfig(ranking_share=0.5, scale=10.0),
+            distillation=DistillationConfig(ranking_share=0.5, scale=30.0),
         ),
         selector=SelectorConfig(
             folds=2,
+            fold_epochs=16,
             views=4,
             cost_weights=(0.05, 0.1, 0.2, 0.3),
-            optimization=OptimizationConfig(epochs=40, batch_size=64, learning_rate=2e-3, weight_decay=0.0),
+            optimization=OptimizationConfig(epochs=30, batch_size=64, learning_rate=3e-3, weight_decay=0.0),
         ),
     )
