@@ -228,7 +228,7 @@ def _evaluate(
 ) -> dict[str, Any]:
     run = places.run
     tracker.stage_start("evaluate", recipe.evaluation.model_dump(mode="json"))
-    evaluation = evaluate(recipe, pairs, run)
+    evaluation = evaluate(recipe, pairs, run, device=_device(execution))
     save_evaluation(run, evaluation)
     tracker.metrics("evaluate", tracked_figures(evaluation.summary), 0)
     table = run.root / "table.txt"

@@ -33,34 +33,33 @@ def evaluating(network: EmbeddingNetwork):
         network.train(training)
 
 
-def embed_sketches(
-    network: EmbeddingNetwork, sketches: SketchBatch, canvas: int, *, device: torch.device | str = "cpu"
-) -> torch.Tensor:
-    """float32 (n, D) on the CPU: sketches drawn at one canvas size."""
+def embed_sketches(network: EmbeddingNetwork, sketches: SketchBatch, canvas: int) -> torch.Tensor:
+    """float32 (n, D) on the CPU: sketches drawn at one canvas size, embedded where the network lies."""
 
     def chunk(rows: np.ndarray) -> torch.Tensor:
         drawn = torch.from_numpy(rasterize(sketches.select(rows), canvas))
-        return network.embed_sketches(drawn.to(device))
+        return network.embed_sketches(drawn.to(_device(network)))
 
     return _in_chunks(network, len(sketches), chunk)
 
 
-def embed_photos(
-    network: EmbeddingNetwork, pairs: PairedSet, rows: np.ndarray, size: int, *, device: torch.device | str = "cpu"
-) -> torch.Tensor:
-    """float32 (n, D) on the CPU: photos of a paired set, resized to ``size``."""
+def embed_photos(network: EmbeddingNetwork, pairs: PairedSet, rows: np.ndarray, size: int) -> torch.Tensor:
+    """float32 (n, D) on the CPU: photos of a paired set, resized to ``size``, embedded where the network lies."""
 
     def chunk(part: np.ndarray) -> torch.Tensor:
-        return network.embed_photos(clean_photos(pairs, rows[part], size).to(device))
+        return network.embed_photos(clean_photos(pairs, rows[part], size).to(_device(network)))
 
     return _in_chunks(network, len(rows), chunk)
+
+
+def _device(network: EmbeddingNetwork) -> torch.device:
+    return next(network.parameters()).device
 
 
 def _in_chunks(
     network: EmbeddingNetwork, count: int, embed: Callable[[np.ndarray], torch.Tensor]
 ) -> torch.Tensor:
     with evaluating(network):
-        parts = [
-            embed(np.arange(first, min(first + _CHUNK, count))).float().cpu() for first in range(0, count, _CHUNK)
-        ]
+        firsts = range(0, count, _CHUNK)
+        parts = [embed(np.arange(first, min(first + _CHUNK, count))).float().cpu() for first in firsts]
     return torch.cat(parts) if parts else torch.zeros(0, network.dim)

@@ -16,6 +16,7 @@ from sketchynet import checkpoint
 from sketchynet.config import Recipe
 from sketchynet.data.pairs import PairedSet
 from sketchynet.flops import count_parameters, embedder_flops
+from sketchynet.models.selector import CanvasSelector
 from sketchynet.retrieval import bootstrap_interval, paired_bootstrap
 from sketchynet.stages.embedding import EmbeddingNetwork, embed_photos, embed_sketches
 from sketchynet.stages.networks import read_embedder, read_selector
@@ -89,7 +90,9 @@ class Evaluation:
         return next(s for s in self.systems if s.name == name)
 
 
-def evaluate(recipe: Recipe, pairs: PairedSet, folder: RunFolder, *, split: int = TEST) -> Evaluation:
+def evaluate(
+    recipe: Recipe, pairs: PairedSet, folder: RunFolder, *, split: int = TEST, device: str = "cpu"
+) -> Evaluation:
     """Evaluates a finished pipeline.
 
     The summary holds ``systems`` (name → scope → figures, scope ``all`` or a category), ``differences``
@@ -97,74 +100,70 @@ def evaluate(recipe: Recipe, pairs: PairedSet, folder: RunFolder, *, split: int 
     ranks), and what was read: split hash, counts, leaks.
     """
     sketches, photos = pairs.sketch_indices(split), pairs.photo_indices(split)
-    student = read_embedder(folder.final("student"))
-    policy = read_selector(folder.final("selector"))
-    gallery = embed_photos(student, pairs, photos, recipe.student.photo_size)
-    v1_ranks = _canvas_ranks(student, pairs, sketches, photos, gallery)
-    sizes = student.canvases
-    fixed = _fixed_systems("v1", student, v1_ranks)
-    systems = [_full_system(recipe, pairs, folder, sketches, photos)]
-    if folder.final("direct").exists():
-        direct = read_embedder(folder.final("direct"))
-        found = embed_photos(direct, pairs, photos, recipe.student.photo_size)
-        systems += _fixed_systems("direct", direct, _canvas_ranks(direct, pairs, sketches, photos, found))
-    systems += fixed
     queries = pairs.sketches.select(sketches)
-    chosen = choose(policy, queries, recipe.selector)
-    parameters = count_parameters(student) + count_parameters(policy)
-    flops = query_flops(policy, student, chosen)
-    v2 = _chosen("v2", "v2", parameters, v1_ranks, chosen.canvases, flops, sizes)
-    systems.append(v2)
-    systems.append(_shuffled(v2, v1_ranks, chosen.canvases, sizes))
-    systems.append(_matched_mixture(v2, fixed, v1_ranks, sizes))
-    systems.append(_oracle(fixed, v1_ranks, sizes))
-    for number in range(len(recipe.selector.cost_weights)):
-        other = read_selector(folder.candidate(number))
-        picks = choose(other, queries, recipe.selector)
-        weight = recipe.selector.cost_weights[number]
-        systems.append(
-            _chosen(
-                f"v2[{weight:g}]", "v2", parameters, v1_ranks, picks.canvases,
-                query_flops(other, student, picks), sizes,
-            )
-        )  # fmt: skip
-    names = [system.name for system in systems]
-    best = f"v1@{sizes[-1]}"
-    contrasts = [
-        (a, b)
-        for a, b in ((best, f"direct@{sizes[-1]}"), (best, "full"), ("v2", best), ("v2", "mixture"), ("v2", "shuffled"))
-        if a in names and b in names
+    photo_size = recipe.student.photo_size
+    student = read_embedder(folder.final("student")).to(device)
+    gallery = embed_photos(student, pairs, photos, photo_size)
+    ranks = _canvas_ranks(student, pairs, sketches, photos, gallery)
+    systems = [_full_system(recipe, pairs, folder, sketches, photos, device)]
+    if folder.final("direct").exists():
+        direct = read_embedder(folder.final("direct")).to(device)
+        found = embed_photos(direct, pairs, photos, photo_size)
+        systems += _fixed_systems("direct", direct, _canvas_ranks(direct, pairs, sketches, photos, found))
+    fixed = _fixed_systems("v1", student, ranks)
+    systems += fixed
+
+    def selected(name: str, policy: CanvasSelector) -> tuple[System, np.ndarray]:
+        chosen = choose(policy, queries, recipe.selector)
+        flops = query_flops(policy, student, chosen)
+        parameters = count_parameters(student) + count_parameters(policy)
+        system = _chosen(name, "v2", parameters, ranks, chosen.canvases, flops, student.canvases)
+        return system, chosen.canvases
+
+    v2, choices = selected("v2", read_selector(folder.final("selector")))
+    systems += [
+        v2,
+        _shuffled(v2, ranks, choices, student.canvases),
+        _matched_mixture(v2, fixed, ranks, student.canvases),
+        _oracle(fixed, ranks, student.canvases),
     ]
-    resamples = recipe.evaluation.bootstrap
-    by_name = dict(zip(names, systems, strict=True))
-    scopes = _scopes(pairs, sketches)
+    for number, weight in enumerate(recipe.selector.cost_weights):
+        systems.append(selected(f"v2[{weight:g}]", read_selector(folder.candidate(number)))[0])
     summary = {
         "split_hash": pairs.split_hash,
         "queries_count": len(sketches),
         "gallery_count": len(photos),
         "leaks": [list(pair) for pair in pairs.leaks()],
-        "canvases": list(sizes),
-        "canvas_counts": np.bincount(chosen.canvases, minlength=len(sizes)).tolist(),
-        "systems": {
-            s.name: {
-                scope: s.figures(rows, resamples=resamples, seed=recipe.seed) for scope, rows in scopes.items()
-            }
-            | {"details": s.details}
-            for s in systems
-        },
-        "differences": {
-            f"{a} - {b}": dict(
-                zip(
-                    ("value", "low", "high"),
-                    paired_bootstrap(by_name[a].hits(1), by_name[b].hits(1), seed=recipe.seed, resamples=resamples),
-                    strict=True,
-                )
-            )
-            for a, b in contrasts
-        },
-        "queries": _queries(pairs, sketches, chosen.canvases, v1_ranks, systems[0].ranks[:, 0]),
+        "canvases": list(student.canvases),
+        "canvas_counts": np.bincount(choices, minlength=len(student.canvases)).tolist(),
+        "systems": _all_figures(recipe, systems, _scopes(pairs, sketches)),
+        "differences": _differences(recipe, systems, student.canvases[-1]),
+        "queries": _queries(pairs, sketches, choices, ranks, systems[0].ranks[:, 0]),
     }
-    return Evaluation(sketches, photos, tuple(systems), chosen.canvases, gallery, summary)
+    return Evaluation(sketches, photos, tuple(systems), choices, gallery, summary)
+
+
+def _all_figures(recipe: Recipe, systems: list[System], scopes: dict[str, np.ndarray]) -> dict[str, Any]:
+    resamples, seed = recipe.evaluation.bootstrap, recipe.seed
+    return {
+        system.name: {scope: system.figures(rows, resamples=resamples, seed=seed) for scope, rows in scopes.items()}
+        | {"details": system.details}
+        for system in systems
+    }
+
+
+def _differences(recipe: Recipe, systems: list[System], largest: int) -> dict[str, dict[str, float]]:
+    """Differences of Acc@1 that the claims are about, on the same queries."""
+    by_name = {system.name: system for system in systems}
+    best = f"v1@{largest}"
+    claims = ((best, f"direct@{largest}"), (best, "full"), ("v2", best), ("v2", "mixture"), ("v2", "shuffled"))
+    return {
+        f"{a} - {b}": paired_bootstrap(
+            by_name[a].hits(1), by_name[b].hits(1), seed=recipe.seed, resamples=recipe.evaluation.bootstrap
+        )._asdict()
+        for a, b in claims
+        if a in by_name and b in by_name
+    }
 
 
 def _scopes(pairs: PairedSet, sketches: np.ndarray) -> dict[str, np.ndarray]:
@@ -193,9 +192,9 @@ def _certain(ranks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _full_system(
-    recipe: Recipe, pairs: PairedSet, folder: RunFolder, sketches: np.ndarray, photos: np.ndarray
+    recipe: Recipe, pairs: PairedSet, folder: RunFolder, sketches: np.ndarray, photos: np.ndarray, device: str
 ) -> System:
-    network, size = full_network(recipe, folder), recipe.teacher.canvas
+    network, size = full_network(recipe, folder).to(device), recipe.teacher.canvas
     gallery = embed_photos(network, pairs, photos, size)
     queries = embed_sketches(network, pairs.sketches.select(sketches), size)
     ranks, certain = _certain(ranks_of(pairs, sketches, queries, photos, gallery).numpy())

@@ -90,8 +90,7 @@ def store_embeddings(recipe: Recipe, pairs: PairedSet, runtime: Runtime, folder:
     """
     target = folder.teacher_embeddings
     if not target.exists() and runtime.rank == 0:
-        network = full_network(recipe, folder)
-        network.to(runtime.device)
+        network = full_network(recipe, folder).to(runtime.device)
         sketches, photos = pairs.sketch_indices(0), pairs.photo_indices(0)
         size = recipe.teacher.canvas
         tables = {
@@ -99,7 +98,7 @@ def store_embeddings(recipe: Recipe, pairs: PairedSet, runtime: Runtime, folder:
             "photos": torch.full((len(pairs.photos), network.dim), float("nan")),
         }
         chosen = pairs.sketches.select(sketches)
-        tables["sketches"][sketches] = embed_sketches(network, chosen, size, device=runtime.device)
-        tables["photos"][photos] = embed_photos(network, pairs, photos, size, device=runtime.device)
+        tables["sketches"][sketches] = embed_sketches(network, chosen, size)
+        tables["photos"][photos] = embed_photos(network, pairs, photos, size)
         checkpoint.write_checkpoint(target, network=tables, config={"canvas": size}, metrics={})
     runtime.barrier()

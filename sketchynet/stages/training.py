@@ -211,7 +211,6 @@ class _Run:
             self.pairs,
             canvases=stage.validation_canvases,
             photo_size=stage.validation_photo_size,
-            device=self.runtime.device,
         )
         self.network.load_state_dict(current)
         if figures["validation/score"] > self.best_score or stage.optimization.keep == "last":

@@ -19,7 +19,6 @@ def validation_score(
     *,
     canvases: tuple[int, ...],
     photo_size: int,
-    device: torch.device | str = "cpu",
 ) -> dict[str, float]:
     """Figures on the validation split; ``validation/score`` decides which weights are kept.
 
@@ -27,11 +26,11 @@ def validation_score(
     where Acc@1 on a small split does not.
     """
     photos, sketches = pairs.photo_indices(VALIDATION), pairs.sketch_indices(VALIDATION)
-    gallery = embed_photos(network, pairs, photos, photo_size, device=device)
+    gallery = embed_photos(network, pairs, photos, photo_size)
     figures: dict[str, float] = {}
     scores = []
     for canvas in canvases:
-        queries = embed_sketches(network, pairs.sketches.select(sketches), canvas, device=device)
+        queries = embed_sketches(network, pairs.sketches.select(sketches), canvas)
         ranks = ranks_of(pairs, sketches, queries, photos, gallery)
         categories = pairs.categories[pairs.sketch_photo[sketches]]
         by_category = [ranks[torch.from_numpy(categories == c)] for c in np.unique(categories)]
