@@ -68,8 +68,8 @@ class NetworkConfig(Section):
     norm: Literal["private", "frozen", "folded", "shared"] = "private"
     """Batch norms: private statistics per canvas and modality, frozen ones, frozen ones folded into the
     convolutions (faster, the same function), or shared ones (for comparison: known to fail)."""
-    pooling: Literal["avg", "max", "gem"] = "avg"
-    """Global pooling."""
+    pooling: Literal["avg", "max", "gem", "layout"] = "avg"
+    """Global pooling; ``layout`` joins the generalised mean with the averages of the four quarters."""
     normalize: bool = False
     """Scale embeddings to unit length."""
     projection: Positive | None = None

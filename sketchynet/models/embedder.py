@@ -29,7 +29,7 @@ class Embedder(nn.Module):
         backbone: a name of `build_backbone`.
         canvases: the sketch canvas sides in pixels that the network serves.
         norm: treatment of batch norms (`sketchynet.models.norm`).
-        pooling: "avg", "max" or "gem".
+        pooling: "avg", "max", "gem" or "layout" (`sketchynet.models.pooling`).
         normalize: scale embeddings to unit length.
         projection: size of a linear layer behind the pooling; none by default, as in the paper.
 
@@ -64,7 +64,7 @@ class Embedder(nn.Module):
         self.norm = norm
         self.normalize = normalize
         self.backbone = build_backbone(backbone)
-        channels = self.backbone.out_channels
+        channels = self.backbone.out_channels * (5 if pooling == "layout" else 1)
         convert_norms(self.backbone, norm, num_domains=1 + len(self.canvases))
         self.pooling = build_pooling(pooling)
         self.projection = nn.Identity() if projection is None else nn.Linear(channels, projection)

@@ -1,13 +1,14 @@
-"""Global pooling: features (B, C, H, W) to (B, C)."""
+"""Pooling: features (B, C, H, W) to (B, C), or (B, 5 C) where the layout is kept."""
 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sketchynet.errors import InputError
 
-POOLINGS = ("avg", "max", "gem")
+POOLINGS = ("avg", "max", "gem", "layout")
 
 
 class AveragePool(nn.Module):
@@ -32,6 +33,21 @@ class GeneralisedMean(nn.Module):
         return x.clamp(min=self.floor).pow(self.exponent).mean(dim=(2, 3)).pow(1.0 / self.exponent)
 
 
+class LayoutPool(nn.Module):
+    """What is there and where: the generalised mean beside the averages of the four quarters, (B, 5 C).
+
+    Both parts have unit length, so that each counts half in a distance.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.whole = GeneralisedMean()
+
+    def forward(self, x: Tensor) -> Tensor:
+        quarters = F.adaptive_avg_pool2d(x, 2).flatten(1)
+        return torch.cat([F.normalize(self.whole(x), dim=1), F.normalize(quarters, dim=1)], dim=1)
+
+
 def build_pooling(name: str) -> nn.Module:
     if name == "avg":
         return AveragePool()
@@ -39,4 +55,6 @@ def build_pooling(name: str) -> nn.Module:
         return MaxPool()
     if name == "gem":
         return GeneralisedMean()
+    if name == "layout":
+        return LayoutPool()
     raise InputError(f"pooling {name!r} is unknown: choose one of {', '.join(POOLINGS)}")

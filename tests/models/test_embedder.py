@@ -42,14 +42,15 @@ def test_canvas_picks_its_statistics() -> None:
         network.embed_sketches(_canvas(48))
 
 
-@pytest.mark.parametrize("pooling", ["avg", "max", "gem"])
+@pytest.mark.parametrize("pooling", ["avg", "max", "gem", "layout"])
 @pytest.mark.parametrize("projection", [None, 7])
 def test_options(pooling: str, projection: int | None) -> None:
     network = Embedder(
         "mobile_small", canvases=(32,), pooling=pooling, projection=projection, normalize=True
     ).eval()
     embedding = network.embed_sketches(_canvas(32))
-    assert embedding.shape == (3, projection or 192) and network.dim == embedding.shape[1]
+    pooled = 5 * 192 if pooling == "layout" else 192
+    assert embedding.shape == (3, projection or pooled) and network.dim == embedding.shape[1]
     torch.testing.assert_close(embedding.norm(dim=1), torch.ones(3))
 
 
@@ -58,6 +59,9 @@ def test_pooling_values() -> None:
     assert build_pooling("avg")(x).item() == 3.0
     assert build_pooling("max")(x).item() == 6.0
     assert build_pooling("gem")(x).item() == pytest.approx(((1 + 8 + 27 + 216) / 4) ** (1 / 3))
+    wide = torch.arange(16.0).view(1, 1, 4, 4)
+    quarters = torch.tensor([2.5, 4.5, 10.5, 12.5])
+    torch.testing.assert_close(build_pooling("layout")(wide)[0], torch.cat([torch.ones(1), quarters / quarters.norm()]))
     zero = torch.zeros(1, 1, 2, 2, requires_grad=True)
     gem = build_pooling("gem")
     gem(zero).sum().backward()
