@@ -130,7 +130,7 @@ class TeacherConfig(Section):
     members: Positive = 1
     """Networks trained from different seeds whose unit-length embeddings are joined."""
     flip: bool = False
-    """Average every embedding with that of the mirrored image (doubles the FLOPs, which are counted)."""
+    """Join every embedding with that of the mirrored image (doubles the FLOPs, which are counted)."""
     canvas: Canvas = 256
     """Canvas and photo size at which the full network is evaluated."""
     train_sizes: Annotated[tuple[Canvas, ...], Field(min_length=1)] = (256,)

@@ -101,10 +101,10 @@ class Embedder(nn.Module):
 
 
 class Ensemble(nn.Module):
-    """Several embedders as one: unit-length member embeddings joined and divided by sqrt(members).
+    """Several embedders as one: unit-length member embeddings joined and scaled to unit length again.
 
-    Embeddings have unit length, so distances lie in [0, 2]. With `flip`, a member's embedding is the mean
-    direction of the image and its mirror image.
+    Distances therefore lie in [0, 2]. With `flip` every member embeds the image and its mirror image, and both
+    are joined: sketch and photo are compared as they are and mirrored, never one against the other's mirror.
     """
 
     def __init__(self, members: Sequence[Embedder], flip: bool = False) -> None:
@@ -113,7 +113,7 @@ class Ensemble(nn.Module):
             raise InputError("an ensemble needs at least one member")
         self.members = nn.ModuleList(members)
         self.flip = flip
-        self.dim = sum(member.dim for member in members)
+        self.dim = sum(member.dim for member in members) * (2 if flip else 1)
         common = set(members[0].canvases).intersection(*(member.canvases for member in members))
         self.canvases = tuple(side for side in members[0].canvases if side in common)
         self.config: dict[str, Any] = {
@@ -123,14 +123,11 @@ class Ensemble(nn.Module):
         }
 
     def _join(self, image: Tensor, width_axis: int, embed: Callable[[Embedder, Tensor], Tensor]) -> Tensor:
+        images = [image, image.flip(width_axis)] if self.flip else [image]
         parts = []
-        mirrored = image.flip(width_axis) if self.flip else None
         for member in self.members:
             assert isinstance(member, Embedder)
-            part = F.normalize(embed(member, image), dim=1)
-            if mirrored is not None:
-                part = F.normalize(part + F.normalize(embed(member, mirrored), dim=1), dim=1)
-            parts.append(part)
+            parts += [F.normalize(embed(member, view), dim=1) for view in images]
         return torch.cat(parts, dim=1) / math.sqrt(len(parts))
 
     def embed_sketches(self, canvas: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ _IMAGENET = "mobilenet_v2_imagenet.safetensors"
 def qmul_v1() -> Recipe:
     """Shoes and chairs in one network; the gallery of a query is its category's."""
     network = NetworkConfig(
-        backbone="mobilenet_v2", norm="private", pooling="gem", normalize=True, weights=_IMAGENET
+        backbone="mobilenet_v2", norm="private", pooling="layout", normalize=True, weights=_IMAGENET
     )
     ranking = RankingConfig(kind="contrastive", temperature=0.07)
     return Recipe(
@@ -43,7 +43,7 @@ def qmul_v1() -> Recipe:
         ),
         teacher=TeacherConfig(
             network=network,
-            members=3,
+            members=2,
             flip=True,
             canvas=256,
             train_sizes=(128, 128, 256),

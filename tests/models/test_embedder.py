@@ -101,13 +101,17 @@ def test_ensemble_joins_unit_members() -> None:
     assert ensemble.dim == 320 == embedding.shape[1] and ensemble.canvases == (32,)
 
 
-def test_flip_makes_mirror_images_equal() -> None:
+def test_flip_joins_the_image_and_its_mirror_image() -> None:
     torch.manual_seed(0)
-    ensemble = Ensemble([Embedder("mobile_small", canvases=(32,))], flip=True).eval()
-    canvas, photos = _canvas(32), _photos()
-    torch.testing.assert_close(ensemble.embed_sketches(canvas), ensemble.embed_sketches(canvas.flip(2)))
-    torch.testing.assert_close(ensemble.embed_photos(photos), ensemble.embed_photos(photos.flip(2)))
-    assert not torch.allclose(ensemble.embed_photos(photos), ensemble.embed_photos(photos.flip(1)))
+    member = Embedder("mobile_small", canvases=(32,)).eval()
+    ensemble = Ensemble([member], flip=True).eval()
+    canvas = _canvas(32)
+    plain, mirrored = (F.normalize(member.embed_sketches(c), dim=1) for c in (canvas, canvas.flip(2)))
+    found = ensemble.embed_sketches(canvas)
+    assert ensemble.dim == found.shape[1] == 2 * member.dim
+    torch.testing.assert_close(found, torch.cat([plain, mirrored], dim=1) / 2**0.5)
+    swapped = torch.cat(ensemble.embed_sketches(canvas.flip(2)).chunk(2, dim=1)[::-1], dim=1)
+    torch.testing.assert_close(found, swapped)
 
 
 def test_configurations_rebuild_the_network() -> None:
