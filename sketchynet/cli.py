@@ -17,6 +17,9 @@ STAGES = ("teacher", "student", "selector", "evaluate")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; bad input prints one message and gives status 2."""
+    # Read when torch is first imported. Threads that spin while they wait take the cores from whoever has work:
+    # beside one other busy process, two spinning threads trained ten times slower than two sleeping ones.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     options = parser().parse_args(arguments)
     try:
         return int(options.run(options) or 0)
