@@ -62,11 +62,12 @@ def demo() -> Recipe:
         ),
         selector=SelectorConfig(
             hidden=32,  # the policy must cost little beside a small student
-            max_points=64,
+            max_points=96,
+            entropy=0.02,
             holdout=0.25,
             views=3,
-            cost_weights=(0.05, 0.1, 0.2, 0.3),
-            optimization=OptimizationConfig(epochs=20, batch_size=64, learning_rate=3e-3, weight_decay=0.0),
+            cost_weights=(0.05, 0.07, 0.1, 0.13),
+            optimization=OptimizationConfig(epochs=20, batch_size=128, learning_rate=5e-3, weight_decay=0.0),
         ),
     )
 
