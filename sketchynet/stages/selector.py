@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,24 +96,21 @@ def train_selector(
         if training.done % settings.optimization.validate_every == 0 and training.done < total:
             training.save(checkpoint.epoch_directory(folder.stage(NAME), training.done))
             checkpoint.prune_epochs(folder.stage(NAME), keep=2)
-    validation = Validation.of(pairs, student, recipe.student.photo_size)
-    candidates = [validation.judge(policy, student, settings) for policy in training.finished]
-    chosen = pick(candidates, validation.full_accuracy, settings.tolerated_loss)
-    figures = {
-        f"candidate_{weight:g}/{key}": value
-        for weight, candidate in zip(settings.cost_weights, candidates, strict=True)
-        for key, value in candidate.items()
-    }
-    summary = {
-        "cost_weight": settings.cost_weights[chosen],
-        "largest_canvas_acc1": validation.full_accuracy,
-        "candidates": candidates,
-        "rollouts": training.table.known,
-    }
+    validation = Validation.of(pairs, student, recipe)
     for number, policy in enumerate(training.finished):
-        write_policy(folder.candidate(number), policy, candidates[number])
-    write_policy(target, training.finished[chosen], summary)
+        write_policy(folder.candidate(number), policy, validation.judge(policy))
+    candidates = [
+        {"cost_weight": weight, "shift": shift} | validation.judge(policy, shift)
+        for weight, policy in zip(settings.cost_weights, training.finished, strict=True)
+        for shift in settings.shifts
+    ]
+    picked = candidates[pick(candidates, validation.full, settings)]
+    policy = training.finished[settings.cost_weights.index(picked["cost_weight"])]
+    policy = shifted(policy, validation.cost, picked["shift"])
+    summary = {"picked": picked, "largest_canvas": validation.full, "candidates": candidates}
+    write_policy(target, policy, summary | {"rollouts": training.table.known})
     checkpoint.prune_epochs(folder.stage(NAME), keep=0)
+    figures = {f"picked/{key}": value for key, value in picked.items()}
     runtime.report(Report(NAME, "metrics", total, metrics=figures))
     runtime.report(Report(NAME, "end", total, payload={"status": "FINISHED"}))
 
@@ -122,60 +120,103 @@ def write_policy(directory: Path, policy: CanvasSelector, metrics: dict[str, Any
     checkpoint.write_checkpoint(directory, network=policy.state_dict(), config=policy.config, metrics=metrics)
 
 
-def pick(candidates: list[dict[str, float]], full_accuracy: float, tolerated_loss: float) -> int:
-    """Number of the cheapest candidate whose validation Acc@1 is within tolerance of the largest canvas.
+def shifted(policy: CanvasSelector, cost: torch.Tensor, shift: float) -> CanvasSelector:
+    """The policy with ``shift`` times the cost taken off its logits: what it would choose at another price.
 
-    If none is, the most accurate one; among equals the cheaper.
+    Which sketches deserve a larger canvas is what the policy has learnt; where to draw the line is calibrated
+    afterwards, in the bias of its linear layer, so that it costs nothing.
+
+    Args:
+        cost: float32 (K,), FLOPs of every canvas as a share of the largest.
+    """
+    calibrated = copy.deepcopy(policy)
+    with torch.no_grad():
+        calibrated.head.bias.sub_(shift * cost)
+    return calibrated
+
+
+def pick(candidates: list[dict[str, float]], full: dict[str, float], settings: SelectorConfig) -> int:
+    """Number of the candidate that is used, by its validation figures.
+
+    With a budget: the most accurate one within it. Without: the cheapest one whose Acc@1 is within tolerance of
+    the largest canvas. Where none qualifies, the most accurate one; among equals the cheaper.
 
     Args:
         candidates: ``acc1`` in [0, 1] and ``gflops`` of each.
-        full_accuracy: Acc@1 of the student at its largest canvas, in [0, 1].
-        tolerated_loss: in points of a hundred.
+        full: the same of the student at its largest canvas.
     """
-    floor = full_accuracy - tolerated_loss / 100
+
+    def accuracy_first(number: int) -> tuple[float, float]:
+        return candidates[number]["acc1"], -candidates[number]["gflops"]
+
     order = range(len(candidates))
+    if settings.budget is not None:
+        within = [i for i in order if candidates[i]["gflops"] <= settings.budget * full["gflops"]]
+        return max(within or order, key=accuracy_first)
+    floor = full["acc1"] - settings.tolerated_loss / 100
     good = [i for i in order if candidates[i]["acc1"] >= floor - 1e-9]
     if good:
-        return min(good, key=lambda i: candidates[i]["gflops"])
-    return max(order, key=lambda i: (candidates[i]["acc1"], -candidates[i]["gflops"]))
+        return min(good, key=lambda i: (candidates[i]["gflops"], -candidates[i]["acc1"]))
+    return max(order, key=accuracy_first)
 
 
 @dataclass(frozen=True)
 class Validation:
     """Ranks of the validation sketches at every canvas by the frozen student: all a choice can lead to."""
 
-    sketches: SketchBatch
+    points: torch.Tensor
+    """float32 (n, T, 5): what a policy reads of the sketches."""
+    lengths: torch.Tensor
+    """int64 (n,)."""
     ranks: np.ndarray
     """int64 (n, K)."""
+    student: Embedder
 
     @classmethod
-    def of(cls, pairs: PairedSet, student: Embedder, photo_size: int) -> Validation:
-        """Ranks of the validation split."""
+    def of(cls, pairs: PairedSet, student: Embedder, recipe: Recipe) -> Validation:
+        """The validation split of a paired set."""
         rows, photos = pairs.sketch_indices(VALIDATION), pairs.photo_indices(VALIDATION)
         sketches = pairs.sketches.select(rows)
-        gallery = embed_photos(student, pairs, photos, photo_size)
+        gallery = embed_photos(student, pairs, photos, recipe.student.photo_size)
         ranks = [
             ranks_of(pairs, rows, embed_sketches(student, sketches, canvas), photos, gallery).numpy()
             for canvas in student.canvases
         ]
-        return cls(sketches, np.stack(ranks, axis=1))
+        settings = recipe.selector
+        read = selector_input(sketches, tolerance=settings.tolerance, max_points=settings.max_points)
+        return cls(*read, np.stack(ranks, axis=1), student)
 
     @property
-    def full_accuracy(self) -> float:
-        """Acc@1 at the largest canvas, in [0, 1]."""
-        return float((self.ranks[:, -1] == 1).mean())
+    def cost(self) -> torch.Tensor:
+        """float32 (K,): FLOPs of every canvas as a share of the largest."""
+        return canvas_costs(self.student)
 
-    def judge(self, policy: CanvasSelector, student: Embedder, settings: SelectorConfig) -> dict[str, float]:
-        """Acc@1, MRR, GFLOPs a query and share of every canvas under a policy."""
-        choices = choose(policy, self.sketches, settings)
-        ranks = self.ranks[np.arange(len(self.ranks)), choices.canvases]
-        shares = np.bincount(choices.canvases, minlength=len(student.canvases)) / len(ranks)
+    @property
+    def full(self) -> dict[str, float]:
+        """Acc@1 in [0, 1] and GFLOPs of the largest canvas."""
+        largest = embedder_flops(self.student, self.student.canvases[-1])
+        return {"acc1": float((self.ranks[:, -1] == 1).mean()), "gflops": largest / 1e9}
+
+    def judge(self, policy: CanvasSelector, shift: float = 0.0) -> dict[str, float]:
+        """Acc@1, MRR, GFLOPs a query and share of every canvas under a policy (see :func:`shifted`)."""
+        policy = shifted(policy, self.cost, shift).eval()
+        with torch.no_grad():
+            canvases = policy(self.points, self.lengths).argmax(dim=1).numpy()
+        choices = Choices(canvases, self.lengths.numpy())
+        ranks = self.ranks[np.arange(len(self.ranks)), canvases]
+        shares = np.bincount(canvases, minlength=len(self.student.canvases)) / len(ranks)
         figures = {
             "acc1": float((ranks == 1).mean()),
             "mrr": float((1.0 / ranks).mean()),
-            "gflops": float(query_flops(policy, student, choices).mean() / 1e9),
+            "gflops": float(query_flops(policy, self.student, choices).mean() / 1e9),
         }
-        return figures | {f"share_{size}": float(s) for size, s in zip(student.canvases, shares, strict=True)}
+        return figures | {f"share_{size}": float(s) for size, s in zip(self.student.canvases, shares, strict=True)}
+
+
+def canvas_costs(student: Embedder) -> torch.Tensor:
+    """float32 (K,): FLOPs of every canvas of the student as a share of its largest."""
+    flops = torch.tensor([embedder_flops(student, size) for size in student.canvases], dtype=torch.float64)
+    return (flops / flops[-1]).float()
 
 
 class _PolicyTraining:
@@ -186,8 +227,7 @@ class _PolicyTraining:
     ) -> None:
         self.recipe, self.settings, self.pairs, self.rollout = recipe, recipe.selector, pairs, rollout
         self.sketches = sketches
-        canvas_flops = torch.tensor([embedder_flops(student, s) for s in student.canvases], dtype=torch.float64)
-        self.cost = (canvas_flops / canvas_flops[-1]).float()
+        self.cost = canvas_costs(student)
         self.table = RewardTable(self.settings.views, sketches, len(student.canvases))
         self.inputs = [self._view_input(view) for view in range(self.settings.views)]
         self.finished: list[CanvasSelector] = []

@@ -1,25 +1,42 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
+import torch
 from small import small_pairs, small_recipe
 
 from sketchynet.models import CanvasSelector, Embedder
 from sketchynet.models.selector import selector_input
 from sketchynet.stages.run_folder import RunFolder
 from sketchynet.stages.runtime import LocalRuntime, RolloutRequest, RolloutResult
-from sketchynet.stages.selector import choose, pick, train_selector
+from sketchynet.stages.selector import choose, pick, shifted, train_selector
+
+CANDIDATES = [
+    {"acc1": 0.50, "gflops": 0.9},
+    {"acc1": 0.495, "gflops": 0.4},
+    {"acc1": 0.45, "gflops": 0.1},
+]
 
 
-def test_pick_the_cheapest_that_is_accurate_enough() -> None:
-    candidates = [
-        {"acc1": 0.50, "gflops": 0.9},
-        {"acc1": 0.495, "gflops": 0.4},
-        {"acc1": 0.45, "gflops": 0.1},
-    ]
-    assert pick(candidates, 0.50, 1.0) == 1
-    assert pick(candidates, 0.50, 10.0) == 2
-    assert pick(candidates, 0.50, 0.0) == 0
-    assert pick(candidates, 0.90, 1.0) == 0
+@pytest.mark.parametrize(
+    ("full", "tolerated", "expected"), [(0.50, 1.0, 1), (0.50, 10.0, 2), (0.50, 0.0, 0), (0.90, 1.0, 0)]
+)
+def test_pick_the_cheapest_that_is_accurate_enough(full: float, tolerated: float, expected: int) -> None:
+    settings = small_recipe(f"selector.tolerated_loss={tolerated}").selector
+    assert pick(CANDIDATES, {"acc1": full, "gflops": 1.0}, settings) == expected
+
+
+@pytest.mark.parametrize(("budget", "expected"), [(1.0, 0), (0.5, 1), (0.3, 2), (0.05, 0)])
+def test_pick_the_most_accurate_within_the_budget(budget: float, expected: int) -> None:
+    settings = small_recipe(f"selector.budget={budget}").selector
+    assert pick(CANDIDATES, {"acc1": 0.5, "gflops": 1.0}, settings) == expected
+
+
+def test_a_shift_makes_dear_canvases_less_likely() -> None:
+    policy, points, lengths = CanvasSelector(2, 8), torch.rand(5, 4, 5), torch.tensor([4, 3, 2, 1, 4])
+    cost = torch.tensor([0.25, 1.0])
+    moved = shifted(policy, cost, 2.0)(points, lengths)
+    torch.testing.assert_close(moved, policy(points, lengths) - 2.0 * cost)
 
 
 def test_policy_learns_which_sketches_need_the_large_canvas(tmp_path) -> None:
@@ -30,6 +47,8 @@ def test_policy_learns_which_sketches_need_the_large_canvas(tmp_path) -> None:
     pairs = small_pairs()
     recipe = small_recipe(
         "selector.cost_weights=[0.3]",
+        "selector.shifts=[0]",
+        "selector.entropy=0.1",
         "selector.optimization.epochs=100",
         "selector.optimization.learning_rate=0.01",
         "selector.optimization.validate_every=100",
