@@ -63,11 +63,14 @@ def demo() -> Recipe:
         selector=SelectorConfig(
             hidden=32,  # the policy must cost little beside a small student
             max_points=96,
-            entropy=0.02,
+            entropy=0.06,  # outcomes differ little between canvases: a policy in a hurry settles on one
+            triplet_weight=1.0,
             holdout=0.25,
-            views=3,
-            cost_weights=(0.05, 0.07, 0.1, 0.13),
-            optimization=OptimizationConfig(epochs=20, batch_size=128, learning_rate=5e-3, weight_decay=0.0),
+            views=2,
+            cost_weights=(0.05, 0.1),
+            shifts=(-1.0, 0.0, 0.5, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 3.5, 4.0),
+            budget=0.47,
+            optimization=OptimizationConfig(epochs=30, batch_size=128, learning_rate=5e-3, weight_decay=0.0),
         ),
     )
 
@@ -89,12 +92,7 @@ def procedural() -> Recipe:
             "selector": selector.model_copy(
                 update={
                     "holdout": 0.4,
-                    "views": 2,
-                    "entropy": 0.06,  # outcomes differ little between canvases: a policy in a hurry settles on one
-                    "triplet_weight": 1.0,
                     "cost_weights": (0.08, 0.1),
-                    "shifts": (-1.0, 0.0, 0.5, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 3.5, 4.0),
-                    "budget": 0.47,
                     "optimization": selector.optimization.model_copy(update={"epochs": 35, "validate_every": 10}),
                 }
             ),
