@@ -22,7 +22,7 @@ CANDIDATES = [
     ("full", "tolerated", "expected"), [(0.50, 1.0, 1), (0.50, 10.0, 2), (0.50, 0.0, 0), (0.90, 1.0, 0)]
 )
 def test_pick_the_cheapest_that_is_accurate_enough(full: float, tolerated: float, expected: int) -> None:
-    settings = small_recipe(f"selector.tolerated_loss={tolerated}").selector
+    settings = small_recipe(f"selector.tolerated_loss={tolerated}", "selector.budget=null").selector
     assert pick(CANDIDATES, {"acc1": full, "gflops": 1.0}, settings) == expected
 
 
