@@ -19,7 +19,7 @@ demo: $(VENV)/.demo
 	$(BIN)/sketchynet train demo --workers 2
 
 test: $(VENV)/.dev
-	$(BIN)/pytest -q
+	$(BIN)/python -m pytest -q
 	$(MAKE) lint
 
 lint: $(VENV)/.dev
@@ -27,7 +27,7 @@ lint: $(VENV)/.dev
 	$(BIN)/mypy
 
 check: test sanitize
-	$(BIN)/pytest -q -m slow
+	$(BIN)/python -m pytest -q -m slow
 
 # The drawing tests again, over the extension built with the address and undefined-behaviour sanitizers.
 # Leak detection is off: the interpreter itself never frees everything.
