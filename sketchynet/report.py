@@ -181,9 +181,11 @@ def _sheet_rows(
     return rows
 
 
-def _by_canvas(pairs: PairedSet, evaluation: Evaluation, columns: int = 10) -> dict[int, list[np.ndarray]]:
+def _by_canvas(pairs: PairedSet, evaluation: Evaluation, shown: int = 16) -> dict[int, list[np.ndarray]]:
+    """Up to ``shown`` sketches a canvas, evenly spread over the test order."""
     groups = {}
     for number, canvas in enumerate(evaluation.summary["canvases"]):
-        members = evaluation.sketches[evaluation.choices == number][:columns]
+        members = evaluation.sketches[evaluation.choices == number]
+        members = members[np.unique(np.linspace(0, max(len(members) - 1, 0), min(shown, len(members))).round().astype(int))]
         groups[canvas] = list(rasterize(pairs.sketches.select(members), canvas)) if len(members) else []
     return groups
