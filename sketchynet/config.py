@@ -210,8 +210,9 @@ class SelectorConfig(Section):
     """Seeded augmentations of every sketch that the policy sees (the first is the sketch as drawn)."""
     cost_weights: Annotated[tuple[Share, ...], Field(min_length=1)] = (0.1, 0.2, 0.3, 0.5)
     """λ_F values; a policy is trained for each, and validation picks one (ours)."""
-    shifts: Annotated[tuple[float, ...], Field(min_length=1)] = (-4, -2, -1, -0.5, -0.25, 0, 0.25, 0.5, 1, 2, 4)
-    """Shifts of the logits by canvas cost that are tried on every trained policy (ours): finer than prices."""
+    shares: tuple[Share, ...] = (0.1, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.6, 0.7, 0.8, 0.9)
+    """Shares of the largest canvas's FLOPs to which every trained policy is calibrated on validation, besides
+    being used as it is (ours): a price moves the mean cost in jumps, a calibration does not."""
     tolerated_loss: Annotated[float, Field(ge=0)] = 1.0
     """Points of validation Acc@1 that the picked policy may lose against the largest canvas."""
     budget: Annotated[float, Field(gt=0, le=1)] | None = None

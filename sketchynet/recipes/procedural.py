@@ -68,7 +68,6 @@ def demo() -> Recipe:
             holdout=0.25,
             views=2,
             cost_weights=(0.05, 0.1),
-            shifts=(-1.0, 0.0, 0.5, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 3.5, 4.0),
             budget=0.47,
             optimization=OptimizationConfig(epochs=30, batch_size=128, learning_rate=5e-3, weight_decay=0.0),
         ),

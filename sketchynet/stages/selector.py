@@ -97,13 +97,11 @@ def train_selector(
             training.save(checkpoint.epoch_directory(folder.stage(NAME), training.done))
             checkpoint.prune_epochs(folder.stage(NAME), keep=2)
     validation = Validation.of(pairs, student, recipe)
-    for number, policy in enumerate(training.finished):
-        write_policy(folder.candidate(number), policy, validation.judge(policy))
-    candidates = [
-        {"cost_weight": weight, "shift": shift} | validation.judge(policy, shift)
-        for weight, policy in zip(settings.cost_weights, training.finished, strict=True)
-        for shift in settings.shifts
-    ]
+    candidates = []
+    for number, (weight, policy) in enumerate(zip(settings.cost_weights, training.finished, strict=True)):
+        calibrated = validation.candidates(policy, settings)
+        write_policy(folder.candidate(number), policy, calibrated[0])
+        candidates += [{"cost_weight": weight} | figures for figures in calibrated]
     picked = candidates[pick(candidates, validation.full, settings)]
     policy = training.finished[settings.cost_weights.index(picked["cost_weight"])]
     policy = shifted(policy, validation.cost, picked["shift"])
@@ -170,7 +168,9 @@ class Validation:
     """int64 (n,)."""
     ranks: np.ndarray
     """int64 (n, K)."""
-    student: Embedder
+    canvases: tuple[int, ...]
+    flops: np.ndarray
+    """float64 (K,): FLOPs of the student at every canvas."""
 
     @classmethod
     def of(cls, pairs: PairedSet, student: Embedder, recipe: Recipe) -> Validation:
@@ -184,33 +184,57 @@ class Validation:
         ]
         settings = recipe.selector
         read = selector_input(sketches, tolerance=settings.tolerance, max_points=settings.max_points)
-        return cls(*read, np.stack(ranks, axis=1), student)
+        flops = np.array([embedder_flops(student, size) for size in student.canvases], dtype=np.float64)
+        return cls(*read, np.stack(ranks, axis=1), student.canvases, flops)
 
     @property
     def cost(self) -> torch.Tensor:
         """float32 (K,): FLOPs of every canvas as a share of the largest."""
-        return canvas_costs(self.student)
+        return torch.from_numpy(self.flops / self.flops[-1]).float()
 
     @property
     def full(self) -> dict[str, float]:
         """Acc@1 in [0, 1] and GFLOPs of the largest canvas."""
-        largest = embedder_flops(self.student, self.student.canvases[-1])
-        return {"acc1": float((self.ranks[:, -1] == 1).mean()), "gflops": largest / 1e9}
+        return {"acc1": float((self.ranks[:, -1] == 1).mean()), "gflops": float(self.flops[-1] / 1e9)}
 
-    def judge(self, policy: CanvasSelector, shift: float = 0.0) -> dict[str, float]:
-        """Acc@1, MRR, GFLOPs a query and share of every canvas under a policy (see :func:`shifted`)."""
-        policy = shifted(policy, self.cost, shift).eval()
+    def candidates(self, policy: CanvasSelector, settings: SelectorConfig) -> list[dict[str, float]]:
+        """Figures of a policy as it is, and calibrated to every share of the FLOPs and to the budget."""
+        policy.eval()
         with torch.no_grad():
-            canvases = policy(self.points, self.lengths).argmax(dim=1).numpy()
-        choices = Choices(canvases, self.lengths.numpy())
-        ranks = self.ranks[np.arange(len(self.ranks)), canvases]
-        shares = np.bincount(canvases, minlength=len(self.student.canvases)) / len(ranks)
+            logits = policy(self.points, self.lengths).double().numpy()
+        own = float(np.mean([selector_flops(policy, int(n)) for n in self.lengths]))
+        wanted = {*settings.shares, *([] if settings.budget is None else [settings.budget])}
+        shifts = [0.0, *(self._shift_to(share, logits, own) for share in sorted(wanted))]
+        return [{"shift": shift} | self._figures(shift, logits, own) for shift in shifts]
+
+    def _choices(self, shift: float, logits: np.ndarray) -> np.ndarray:
+        return (logits - shift * self.flops / self.flops[-1]).argmax(axis=1)
+
+    def _shift_to(self, share: float, logits: np.ndarray, own: float) -> float:
+        """The smallest shift (to 1e-3, within ±64) at which a query costs that share of the FLOPs or less.
+
+        The cost falls as the shift grows: taking more off the dearer canvases never makes one of them win.
+        """
+        low, high = -64.0, 64.0
+        while high - low > 1e-3:
+            middle = (low + high) / 2
+            if self.flops[self._choices(middle, logits)].mean() + own <= share * self.flops[-1]:
+                high = middle
+            else:
+                low = middle
+        return high
+
+    def _figures(self, shift: float, logits: np.ndarray, own: float) -> dict[str, float]:
+        """Acc@1, MRR, GFLOPs a query and share of every canvas."""
+        chosen = self._choices(shift, logits)
+        ranks = self.ranks[np.arange(len(self.ranks)), chosen]
+        shares = np.bincount(chosen, minlength=len(self.canvases)) / len(ranks)
         figures = {
             "acc1": float((ranks == 1).mean()),
             "mrr": float((1.0 / ranks).mean()),
-            "gflops": float(query_flops(policy, self.student, choices).mean() / 1e9),
+            "gflops": float((self.flops[chosen].mean() + own) / 1e9),
         }
-        return figures | {f"share_{size}": float(s) for size, s in zip(self.student.canvases, shares, strict=True)}
+        return figures | {f"share_{size}": float(s) for size, s in zip(self.canvases, shares, strict=True)}
 
 
 def canvas_costs(student: Embedder) -> torch.Tensor:

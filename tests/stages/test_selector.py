@@ -9,7 +9,7 @@ from sketchynet.models import CanvasSelector, Embedder
 from sketchynet.models.selector import selector_input
 from sketchynet.stages.run_folder import RunFolder
 from sketchynet.stages.runtime import LocalRuntime, RolloutRequest, RolloutResult
-from sketchynet.stages.selector import choose, pick, shifted, train_selector
+from sketchynet.stages.selector import Validation, choose, pick, shifted, train_selector
 
 CANDIDATES = [
     {"acc1": 0.50, "gflops": 0.9},
@@ -39,6 +39,27 @@ def test_a_shift_makes_dear_canvases_less_likely() -> None:
     torch.testing.assert_close(moved, policy(points, lengths) - 2.0 * cost)
 
 
+def test_calibration_meets_every_share_of_the_flops() -> None:
+    generator = torch.Generator().manual_seed(0)
+    lengths = torch.full((40,), 6)
+    ranks = np.ones((40, 3), dtype=np.int64)
+    flops = np.array([1e8, 4e8, 16e8])
+    validation = Validation(torch.rand(40, 6, 5, generator=generator), lengths, ranks, (16, 32, 64), flops)
+    settings = small_recipe("selector.shares=[0.3, 0.5, 0.8]", "selector.budget=0.6").selector
+    policy = CanvasSelector(3, 8)
+    with torch.no_grad():
+        policy.head.weight.mul_(50)  # preferences that differ between sketches
+    found = validation.candidates(policy, settings)
+    assert len(found) == 5 and found[0]["shift"] == 0.0
+    costs = [figures["gflops"] / 1.6 for figures in found[1:]]
+    for cost, share in zip(costs, (0.3, 0.5, 0.6, 0.8), strict=True):
+        assert cost <= share
+    assert costs == sorted(costs)
+    for figures in found:
+        chosen = shifted(policy, validation.cost, figures["shift"])(validation.points, lengths).argmax(dim=1)
+        assert figures["share_64"] == pytest.approx(float((chosen == 2).float().mean()), abs=0.03)
+
+
 def test_policy_learns_which_sketches_need_the_large_canvas(tmp_path) -> None:
     """Sketches with many points are found on the large canvas only: REINFORCE has to find that out.
 
@@ -47,7 +68,8 @@ def test_policy_learns_which_sketches_need_the_large_canvas(tmp_path) -> None:
     pairs = small_pairs()
     recipe = small_recipe(
         "selector.cost_weights=[0.3]",
-        "selector.shifts=[0]",
+        "selector.shares=[]",
+        "selector.budget=null",
         "selector.entropy=0.1",
         "selector.optimization.epochs=100",
         "selector.optimization.learning_rate=0.01",
