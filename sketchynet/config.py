@@ -191,7 +191,7 @@ class StudentConfig(Section):
 
 
 class SelectorConfig(Section):
-    """The canvas policy: a GRU over the vector sketch, trained by REINFORCE."""
+    """The canvas policy: a GRU over the vector sketch, trained by policy gradient."""
 
     hidden: Positive = 128
     """Width of the GRU."""
@@ -224,8 +224,11 @@ class SelectorConfig(Section):
     """λ_tri of R_acc (ours)."""
     margin: Annotated[float, Field(gt=0)] = 0.3
     """Margin of L_tri in the reward (ours)."""
+    gradient: Literal["sampled", "expected"] = "sampled"
+    """``sampled`` is the paper's REINFORCE; ``expected`` is the gradient that it estimates, exact over all
+    canvases of a sketch: no variance from the sampling, for the price of rolling out every canvas once."""
     samples: Annotated[int, Field(ge=2)] = 8
-    """Canvases sampled a sketch and step; the mean reward of the others is each one's baseline."""
+    """Canvases sampled a sketch and step (``sampled``); the mean reward of the others is each one's baseline."""
     entropy: Annotated[float, Field(ge=0)] = 0.1
     """Weight of the policy's entropy at the start; it falls linearly to zero (ours). With too little the policy
     settles on one canvas before it has learnt to read the sketch."""

@@ -114,6 +114,20 @@ def reinforce_loss(log_probabilities: Tensor, rewards: Tensor, baseline: Tensor 
     return -(log_probabilities * (rewards - baseline).detach()).mean()
 
 
+def expected_reward_loss(log_probabilities: Tensor, rewards: Tensor) -> Tensor:
+    """Minus the mean expected reward, -(1/B) sum_b sum_k p(k|s_b) R_bk; both (B, K); no gradient into R.
+
+    Its gradient is what REINFORCE estimates from samples (Sutton et al. 2000, "all-action" policy gradient): exact,
+    hence without variance from the sampling, where the outcome of every canvas is known. A baseline would
+    change nothing, since probabilities sum to one.
+    """
+    if log_probabilities.shape != rewards.shape:
+        raise InputError(
+            f"log-probabilities {tuple(log_probabilities.shape)}, rewards {tuple(rewards.shape)}: they differ"
+        )
+    return -(log_probabilities.exp() * rewards.detach()).sum(dim=-1).mean()
+
+
 def policy_entropy(logits: Tensor) -> Tensor:
     """Mean entropy in nats of the policies with logits (B, K); subtract a multiple to keep exploring."""
     log_probabilities = logits.log_softmax(dim=-1)

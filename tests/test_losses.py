@@ -8,6 +8,7 @@ import torch
 from sketchynet.errors import InputError
 from sketchynet.losses import (
     contrastive_loss,
+    expected_reward_loss,
     leave_one_out_baseline,
     policy_entropy,
     reinforce_loss,
@@ -154,6 +155,32 @@ def test_reinforce_gradient_is_the_policy_gradient() -> None:
     expected.backward()
     torch.testing.assert_close(logits.grad, other.grad)
     assert rewards.grad is None
+
+
+def test_expected_reward_literal_and_gradient() -> None:
+    logits = torch.tensor([[0.0, 0.0], [0.0, math.log(3.0)]], requires_grad=True)
+    rewards = torch.tensor([[1.0, 3.0], [4.0, 0.0]], requires_grad=True)
+    loss = expected_reward_loss(logits.log_softmax(dim=1), rewards)
+    assert loss.item() == pytest.approx(-(2.0 + 1.0) / 2)
+    loss.backward()
+    # d/dz_k of sum_k p_k R_k is p_k (R_k - expected R); half of it, since it is a mean over two sketches.
+    torch.testing.assert_close(logits.grad, -0.5 * torch.tensor([[-0.5, 0.5], [0.75, -0.75]]))
+    assert rewards.grad is None
+    with pytest.raises(InputError, match="differ"):
+        expected_reward_loss(logits, rewards[:1])
+
+
+def test_samples_estimate_the_expected_gradient() -> None:
+    logits, rewards = torch.tensor([[0.2, -0.1, 0.5]]), torch.tensor([[1.0, 0.0, 2.0]])
+    drawn = torch.multinomial(
+        logits.softmax(dim=1).expand(200, -1), 64, replacement=True, generator=torch.Generator().manual_seed(0)
+    ).reshape(-1, 1)
+    sampled, exact = logits.clone().requires_grad_(), logits.clone().requires_grad_()
+    chosen = sampled.log_softmax(dim=1)[0, drawn]
+    found = rewards[0, drawn]
+    reinforce_loss(chosen, found, leave_one_out_baseline(found)).backward()
+    expected_reward_loss(exact.log_softmax(dim=1), rewards).backward()
+    torch.testing.assert_close(sampled.grad, exact.grad, atol=0.02, rtol=0.0)
 
 
 def test_reinforce_baseline_and_shapes() -> None:

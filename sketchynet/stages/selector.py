@@ -1,4 +1,4 @@
-"""SketchyNetV2's policy: REINFORCE over canvases, one policy per price of FLOPs, picked on validation."""
+"""SketchyNetV2's policy: policy gradient over canvases, one policy per price of FLOPs, picked on validation."""
 
 from __future__ import annotations
 
@@ -14,7 +14,13 @@ from sketchynet import checkpoint
 from sketchynet.config import Recipe, SelectorConfig
 from sketchynet.data.pairs import PairedSet
 from sketchynet.flops import embedder_flops, selector_flops
-from sketchynet.losses import leave_one_out_baseline, policy_entropy, reinforce_loss, reward
+from sketchynet.losses import (
+    expected_reward_loss,
+    leave_one_out_baseline,
+    policy_entropy,
+    reinforce_loss,
+    reward,
+)
 from sketchynet.models.embedder import Embedder
 from sketchynet.models.selector import CanvasSelector, selector_input
 from sketchynet.sketch import SketchBatch
@@ -295,23 +301,24 @@ class _PolicyTraining:
             rows, seen = order[batch], views[batch]
             logits = self.policy(*self._read(rows, seen))
             log_probabilities = logits.log_softmax(dim=1)
-            drawn = torch.multinomial(
-                log_probabilities.detach().exp(), settings.samples, replacement=True, generator=sampler
-            ).T
-            rewards, reciprocal = self._rewards(rows, seen, drawn, weight)
-            chosen = log_probabilities.expand(settings.samples, -1, -1).gather(2, drawn[:, :, None]).squeeze(2)
             entropy = policy_entropy(logits)
-            loss = reinforce_loss(chosen, rewards, leave_one_out_baseline(rewards))
+            canvases, shares = self._explored(log_probabilities.detach(), sampler)
+            rewards, reciprocal = self._rewards(rows, seen, canvases, weight)
+            chosen = log_probabilities.gather(1, canvases)
+            if settings.gradient == "expected":
+                loss = expected_reward_loss(chosen, rewards)
+            else:
+                loss = reinforce_loss(chosen.T, rewards.T, leave_one_out_baseline(rewards.T))
             self.optimizer.zero_grad(set_to_none=True)
             (loss - settings.entropy * remaining * entropy).backward()
             if settings.optimization.gradient_clip is not None:
                 torch.nn.utils.clip_grad_norm_(self.policy.parameters(), settings.optimization.gradient_clip)
             self.optimizer.step()
             share = len(batch) / len(order)
-            sums["reward"] += share * float(rewards.mean())
+            weighted = {"reward": rewards, "cost": self.cost[canvases], "reciprocal_rank": reciprocal}
+            for key, values in weighted.items():
+                sums[key] += share * float((values * shares).sum(dim=1).mean())
             sums["entropy"] += share * float(entropy.detach())
-            sums["cost"] += share * float(self.cost[drawn].mean())
-            sums["reciprocal_rank"] += share * float(reciprocal.mean())
         self.done += 1
         if self.done % epochs == 0:
             self.finished.append(self.policy.eval())
@@ -331,20 +338,30 @@ class _PolicyTraining:
             points[i, : int(length)] = row[: int(length)]
         return points, lengths
 
-    def _rewards(
-        self, rows: np.ndarray, views: np.ndarray, drawn: torch.Tensor, weight: float
+    def _explored(
+        self, log_probabilities: torch.Tensor, sampler: torch.Generator
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Rewards (samples, B) of the drawn canvases, and the reciprocal ranks behind them."""
-        samples = len(drawn)
+        """Canvases int64 (B, S) that get a reward, and the weight (B, S) of each in the expected figures."""
+        probabilities = log_probabilities.exp()
+        if self.settings.gradient == "expected":
+            return torch.arange(len(self.cost)).expand(len(probabilities), -1), probabilities
+        drawn = torch.multinomial(probabilities, self.settings.samples, replacement=True, generator=sampler)
+        return drawn, torch.full(drawn.shape, 1.0 / self.settings.samples)
+
+    def _rewards(
+        self, rows: np.ndarray, views: np.ndarray, canvases: torch.Tensor, weight: float
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Rewards (B, S) of the canvases (B, S), and the reciprocal ranks behind them."""
+        explored = canvases.shape[1]
         request = RolloutRequest(
-            np.tile(self.sketches[rows], samples), np.tile(views, samples), drawn.reshape(-1).numpy()
+            np.repeat(self.sketches[rows], explored), np.repeat(views, explored), canvases.reshape(-1).numpy()
         )
         outcome = self.table.lookup(request, self.rollout)
-        ranks = torch.from_numpy(outcome.ranks).view_as(drawn)
+        ranks = torch.from_numpy(outcome.ranks).view_as(canvases)
         rewards = reward(
             ranks,
-            torch.from_numpy(outcome.triplets).view_as(drawn),
-            self.cost[drawn],
+            torch.from_numpy(outcome.triplets).view_as(canvases),
+            self.cost[canvases],
             lambda_flops=weight,
             lambda_rank=self.settings.rank_weight,
             lambda_triplet=self.settings.triplet_weight,

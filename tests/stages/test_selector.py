@@ -60,13 +60,15 @@ def test_calibration_meets_every_share_of_the_flops() -> None:
         assert figures["share_64"] == pytest.approx(float((chosen == 2).float().mean()), abs=0.03)
 
 
-def test_policy_learns_which_sketches_need_the_large_canvas(tmp_path) -> None:
-    """Sketches with many points are found on the large canvas only: REINFORCE has to find that out.
+@pytest.mark.parametrize("gradient", ["sampled", "expected"])
+def test_policy_learns_which_sketches_need_the_large_canvas(tmp_path, gradient: str) -> None:
+    """Sketches with many points are found on the large canvas only: the policy has to find that out.
 
     One canvas for all sketches would be right for half of them.
     """
     pairs = small_pairs()
     recipe = small_recipe(
+        f"selector.gradient={gradient}",
         "selector.cost_weights=[0.3]",
         "selector.shares=[]",
         "selector.budget=null",
