@@ -58,6 +58,34 @@ def fit_to_frame(points: ArrayLike, margin: float = FRAME_MARGIN) -> Floats:
     return ((array - (0.5 * low + 0.5 * high)) * scale + 0.5).astype(np.float32)
 
 
+def fit_each_to_frame(
+    x: NDArray[Any], y: NDArray[Any], offsets: Ints, margin: float = FRAME_MARGIN
+) -> tuple[Floats, NDArray[np.float64]]:
+    """`fit_to_frame` for many drawings at once, each into a frame of its own.
+
+    Args:
+        x, y: (N,) finite coordinates in any unit, y down, drawing after drawing.
+        offsets: int64 (B + 1,), B >= 1: drawing b has the points [offsets[b], offsets[b + 1]), at least one.
+        margin: as in `fit_to_frame`.
+
+    Returns:
+        float32 (N, 2), and float64 (B,): the factor from the drawing's own unit to the frame's (0 for equal points).
+    """
+    counts = np.diff(offsets)
+    sides = []
+    for values in (x, y):
+        low = np.minimum.reduceat(values, offsets[:-1]).astype(np.float64)
+        high = np.maximum.reduceat(values, offsets[:-1]).astype(np.float64)
+        sides.append((values, high - low, 0.5 * low + 0.5 * high))
+    extent = np.maximum(sides[0][1], sides[1][1])
+    scale = np.divide(1 - 2 * margin, extent, out=np.zeros_like(extent), where=extent > 0)
+    scales = np.repeat(scale, counts)
+    points = np.empty((len(x), 2), np.float32)
+    for axis, (values, _, middle) in enumerate(sides):
+        points[:, axis] = (values - np.repeat(middle, counts)) * scales + 0.5
+    return points, scale
+
+
 @dataclass(frozen=True, eq=False)
 class Sketch:
     """One drawing.
