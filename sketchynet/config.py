@@ -53,11 +53,11 @@ class AugmentationConfig(Section):
     sketch: SketchAugmentation = SketchAugmentation(
         rotation=8.0, scale=0.12, aspect=0.08, shear=0.05, translation=0.04, jitter=0.008, stroke_dropout=0.1
     )
-    """Random changes of the vector sketch."""
+    """Random changes of the vector sketch; in a recipe file, what this section leaves out is off."""
     photo: PhotoAugmentation = PhotoAugmentation(
         rotation=5.0, scale=0.1, translation=0.04, brightness=0.2, contrast=0.2, saturation=0.4, grayscale=0.2
     )
-    """Random changes of the photo."""
+    """Random changes of the photo; in a recipe file, what this section leaves out is off."""
 
 
 class NetworkConfig(Section):

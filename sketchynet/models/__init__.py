@@ -11,7 +11,6 @@ from sketchynet.models.embedder import (
     CANVASES,
     Embedder,
     Ensemble,
-    calibrate_statistics,
     embedder_from_config,
 )
 from sketchynet.models.inputs import photo_input, sketch_input
@@ -30,7 +29,6 @@ __all__ = [
     "PrivateBatchNorm",
     "build_backbone",
     "build_from_config",
-    "calibrate_statistics",
     "load_backbone_weights",
     "photo_input",
     "selector_input",

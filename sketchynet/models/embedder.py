@@ -6,7 +6,7 @@ Shapes: B batch, S canvas side, H and W photo height and width, D embedding size
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from sketchynet.errors import InputError
 from sketchynet.models.backbones import build_backbone
 from sketchynet.models.inputs import photo_input, sketch_input
-from sketchynet.models.norm import PrivateBatchNorm, convert_norms, set_domain
+from sketchynet.models.norm import convert_norms, set_domain
 from sketchynet.models.pooling import build_pooling
 
 CANVASES = (32, 64, 128, 256)
@@ -137,42 +137,6 @@ class Ensemble(nn.Module):
     def embed_photos(self, photos: Tensor) -> Tensor:
         """Embed RGB photos, uint8 (B, H, W, 3), to (B, D)."""
         return self._join(photos, 2, Embedder.embed_photos)
-
-
-def calibrate_statistics(embedder: Embedder, batches: Iterable[Tensor]) -> None:
-    """Recompute the running statistics as plain averages over `batches`.
-
-    A batch is what the embedder embeds: canvases uint8 (B, S, S) or photos uint8 (B, H, W, 3). Private
-    statistics of domains without a batch stay as they are; shared ones average over all batches. Without
-    running statistics (frozen, folded, or no batch norm) nothing changes.
-    """
-    norms = [m for m in embedder.modules() if isinstance(m, PrivateBatchNorm) or type(m) is nn.BatchNorm2d]
-    momenta = [norm.momentum for norm in norms]
-    training = {module: module.training for module in embedder.modules()}
-    seen: set[int] = set()
-    embedder.train()
-    try:
-        for norm in norms:
-            norm.momentum = None  # cumulative average
-            if isinstance(norm, nn.BatchNorm2d):
-                norm.reset_running_stats()
-        with torch.no_grad():
-            for batch in batches:
-                domain = 0 if batch.ndim == 4 else embedder.domain(batch.shape[-1])
-                if domain not in seen:
-                    for norm in norms:
-                        if isinstance(norm, PrivateBatchNorm):
-                            norm.reset_running_stats(domain)
-                    seen.add(domain)
-                if domain == 0:
-                    embedder.embed_photos(batch)
-                else:
-                    embedder.embed_sketches(batch)
-    finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
-        for module, mode in training.items():
-            module.training = mode
 
 
 def embedder_from_config(config: Mapping[str, Any]) -> Embedder | Ensemble:

@@ -32,7 +32,7 @@ class PrivateBatchNorm(nn.Module):
 
     Buffers: `running_mean` and `running_var` (N, C), `num_batches_tracked` (N,). A plain batch norm's entries
     (C,) load into every domain. The first updates of a domain are plain averages, since the start values 0
-    and 1 would stay visible for long, later ones exponential; `momentum=None` averages throughout.
+    and 1 would stay visible for long, later ones exponential.
     """
 
     running_mean: Tensor
@@ -40,7 +40,7 @@ class PrivateBatchNorm(nn.Module):
     num_batches_tracked: Tensor
 
     def __init__(
-        self, num_features: int, num_domains: int, *, eps: float = 1e-5, momentum: float | None = 0.1
+        self, num_features: int, num_domains: int, *, eps: float = 1e-5, momentum: float = 0.1
     ) -> None:
         super().__init__()
         self.num_features = num_features
@@ -55,20 +55,13 @@ class PrivateBatchNorm(nn.Module):
         self.register_buffer("running_var", torch.ones(num_domains, num_features))
         self.register_buffer("num_batches_tracked", torch.zeros(num_domains, dtype=torch.int64))
 
-    def reset_running_stats(self, domain: int) -> None:
-        """Forget the statistics of one domain."""
-        self.running_mean[domain].zero_()
-        self.running_var[domain].fill_(1.0)
-        self.num_batches_tracked[domain].zero_()
-        self._counts = None
-
     def _update_factor(self) -> float:
         """Count one more batch of the current domain; the weight of its statistics."""
         if self._counts is None:
             self._counts = self.num_batches_tracked.tolist()
         self._counts[self.domain] += 1
         self.num_batches_tracked[self.domain].add_(1)
-        return max(self.momentum or 0.0, 1.0 / self._counts[self.domain])
+        return max(self.momentum, 1.0 / self._counts[self.domain])
 
     def forward(self, x: Tensor) -> Tensor:
         factor = self._update_factor() if self.training else 0.0

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from sketchynet.errors import InputError
-from sketchynet.models import Embedder, PrivateBatchNorm, build_backbone, calibrate_statistics
+from sketchynet.models import Embedder, PrivateBatchNorm, build_backbone
 from sketchynet.models.norm import convert_norms, fold_norms, set_domain
 
 CANVASES = (16, 32)
@@ -66,44 +66,6 @@ def test_private_norms_agree_between_training_and_evaluation_and_shared_do_not()
         worst[norm] = max(gaps)
     assert worst["private"] < 0.5
     assert worst["shared"] > 1.5
-
-
-def test_calibration_restores_spoiled_statistics_and_leaves_the_rest() -> None:
-    network, generator = _trained("private")
-    network.eval()
-    batch = _canvases(generator, 32)
-    for norm in network.modules():
-        if isinstance(norm, PrivateBatchNorm):
-            norm.running_mean[2].add_(5.0)
-            norm.running_var[2].mul_(9.0)
-    before = {key: value.clone() for key, value in network.state_dict().items()}
-    spoiled = _disagreement(network.embed_sketches, network, batch)
-    network.eval()
-    calibrate_statistics(network, [_canvases(generator, 32) for _ in range(20)])
-    assert not network.training and not any(m.training for m in network.modules())
-    assert spoiled > 1.0 and _disagreement(network.embed_sketches, network, batch) < 0.5
-    for key, value in network.state_dict().items():
-        rows = [0, 1] if "running" in key or "tracked" in key else slice(None)
-        assert torch.equal(value[rows], before[key][rows]), key
-    assert {m.momentum for m in network.modules() if isinstance(m, PrivateBatchNorm)} == {0.1}
-
-
-def test_calibration_averages_batches() -> None:
-    network = Embedder("vgg_small", canvases=(32,))
-    generator = torch.Generator().manual_seed(0)
-    batches = [_canvases(generator, 32, count=4) for _ in range(3)]
-    calibrate_statistics(network, batches)
-    first = network.backbone.features[1]
-    assert isinstance(first, PrivateBatchNorm)
-    from sketchynet.models import sketch_input
-
-    with torch.no_grad():
-        outputs = [network.backbone.features[0](sketch_input(batch)) for batch in batches]
-    mean = torch.stack([x.mean(dim=(0, 2, 3)) for x in outputs]).mean(dim=0)
-    var = torch.stack([x.var(dim=(0, 2, 3)) for x in outputs]).mean(dim=0)
-    torch.testing.assert_close(first.running_mean[1], mean)
-    torch.testing.assert_close(first.running_var[1], var)
-    assert first.num_batches_tracked.tolist() == [0, 3]
 
 
 def test_one_private_domain_is_a_batch_norm() -> None:
