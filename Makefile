@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 BUILD_INPUTS := setup.py pyproject.toml constraints.txt CMakeLists.txt \
-	$(wildcard csrc/*.cpp csrc/*.hpp csrc/raster/*.cpp csrc/raster/*.hpp)
+	$(wildcard csrc/*.cpp csrc/*.hpp csrc/raster/*.cpp csrc/raster/*.hpp csrc/raster/*.inl)
 SANITIZED := build/sanitized
 
 # One gloo or OpenMP thread a worker: the workers themselves fill the cores.

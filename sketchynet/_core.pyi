@@ -5,12 +5,19 @@ def rasterize(
     points: NDArray[np.float32],
     stroke_offsets: NDArray[np.int64],
     sketch_offsets: NDArray[np.int64],
-    line_widths: NDArray[np.float64],
+    stroke_widths: NDArray[np.float64] | None,
     erasers: NDArray[np.bool_] | None,
-    size: int,
+    line_width: float,
+    widths_in_pixels: bool,
+    sketches: NDArray[np.int64],
+    sizes: NDArray[np.int64],
+    offsets: NDArray[np.int64],
     threads: int,
     out: NDArray[np.uint8],
 ) -> None: ...
+def instruction_sets() -> list[str]: ...
+def instruction_set() -> str: ...
+def use_instruction_set(name: str) -> bool: ...
 def simplify(
     points: NDArray[np.float32],
     stroke_offsets: NDArray[np.int64],

@@ -2,7 +2,10 @@ from __future__ import annotations
 
 import math
 import os
+import subprocess
+import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from sketchynet import InputError, Sketch, SketchBatch, _core, rasterize
+from sketchynet import InputError, Sketch, SketchBatch, _core, raster, rasterize
 
 SIZES = (8, 32, 64, 128)
 
@@ -178,6 +181,90 @@ def test_largest_canvas_is_drawn_in_bands_without_seams() -> None:
     assert (middle == middle[0]).all() and middle[0].astype(int).sum() == pytest.approx(10 * 255, abs=8)
 
 
+# --- instruction sets, several sizes, widths ----------------------------------------------------------------------
+
+
+@pytest.fixture(params=raster.instruction_sets())
+def instructions(request: pytest.FixtureRequest) -> Iterator[str]:
+    before = raster.use_instruction_set(request.param)
+    yield request.param
+    raster.use_instruction_set(before)
+
+
+@pytest.mark.parametrize("size", [8, 31, 64, 100, 256, 300])
+def test_instruction_sets_give_the_same_pixels(instructions: str, size: int) -> None:
+    batch = random_batch(8, seed=size)
+    drawn = [rasterize(batch, size, line_width=width) for width in (0.4, 1.0, 2.0, 7.0, 80.0)]
+    raster.use_instruction_set("portable")
+    for width, canvases in zip((0.4, 1.0, 2.0, 7.0, 80.0), drawn, strict=True):
+        assert np.array_equal(rasterize(batch, size, line_width=width), canvases)
+
+
+def run_python(script: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False
+    )
+
+
+def test_instruction_set_by_environment() -> None:
+    script = "from sketchynet import raster; print(raster.use_instruction_set())"
+    for name in raster.instruction_sets():
+        environment = {**os.environ, "SKETCHYNET_SIMD": name}
+        run = run_python(script, environment)
+        assert run.stdout.strip() == name, run.stderr
+    environment = {**os.environ, "SKETCHYNET_SIMD": "mmx"}
+    run = run_python(script, environment)
+    assert run.returncode == 1 and "SKETCHYNET_SIMD: instruction set 'mmx' cannot be used here" in run.stderr
+
+
+def test_several_sizes_in_one_call() -> None:
+    batch = random_batch(5, seed=9)
+    sizes = [64, 32, 100, 32]
+    for size, canvases in zip(sizes, raster.rasterize_sizes(batch, sizes), strict=True):
+        assert np.array_equal(canvases, rasterize(batch, size))
+    assert raster.rasterize_sizes(batch, []) == []
+    assert raster.rasterize_sizes(SketchBatch.from_sketches([]), [32])[0].shape == (0, 32, 32)
+    with pytest.raises(InputError, match="size is 7"):
+        raster.rasterize_sizes(batch, [32, 7])
+
+
+def test_each_sketch_at_its_own_size() -> None:
+    batch = random_batch(7, seed=10)
+    sizes = [64, 32, 64, 32, 128, 32, 64]
+    groups = raster.rasterize_grouped(batch, sizes, threads=2)
+    assert list(groups) == [32, 64, 128]
+    for size, (rows, canvases) in groups.items():
+        assert rows.tolist() == [i for i, wanted in enumerate(sizes) if wanted == size]
+        assert np.array_equal(canvases, rasterize(batch.select(rows), size))
+    assert raster.rasterize_grouped(SketchBatch.from_sketches([]), []) == {}
+    for wrong in ([32] * 6, np.full(7, 32.0), [[32] * 7]):
+        with pytest.raises(InputError, match="one integer for each of 7 sketches"):
+            raster.rasterize_grouped(batch, wrong)
+    with pytest.raises(InputError, match="size is 4096"):
+        raster.rasterize_grouped(batch, [4096] * 7)
+
+
+def test_line_width_of_every_stroke() -> None:
+    lines = [[[-1, 0.25], [2, 0.25]], [[-1, 0.75], [2, 0.75]]]
+    batch = batch_of(lines, lines[:1])
+    canvases = rasterize(batch, 16, line_width=[1.0, 3.0, 2.0])
+    assert [(canvas[:, 5] / 255).sum() for canvas in canvases] == pytest.approx([4, 2], abs=0.01)
+    with pytest.raises(InputError, match="there are 3 strokes"):
+        rasterize(batch, 16, line_width=[1.0, 3.0])
+    with pytest.raises(InputError, match="line_width of stroke 1 is -3"):
+        rasterize(batch, 16, line_width=[1.0, -3.0, 2.0])
+
+
+@pytest.mark.parametrize("width", [1e3, 2100.0, 5e3, 1e9])
+def test_huge_widths(width: float) -> None:
+    batch = batch_of([[[0.5, 0.5 + width / 32]]], [[[-0.5 - width / 32 * 0.6, 0.1 - width / 32 * 0.8]]])
+    canvases = rasterize(batch, 16, line_width=width)
+    exact = np.stack([exact_coverage(sketch, 16, width) for sketch in batch])
+    # A float32 of 1e8 is exact within 4.
+    assert np.abs(canvases - exact).mean() < (1.5 if width < 1e6 else 40)
+    assert (rasterize(random_batch(1, seed=0), 16, line_width=width) == 255).all()
+
+
 # --- properties ---------------------------------------------------------------------------------------------------
 
 
@@ -282,21 +369,22 @@ def test_empty_batch() -> None:
     assert rasterize(SketchBatch.from_sketches([]), 16).shape == (0, 16, 16)
 
 
-@pytest.mark.parametrize("size", [7, 2049, 32.0, "64", None])
+@pytest.mark.parametrize("size", [0, 7, 2049, 4096, 32.0, "64", None, True])
 def test_bad_size(size: object) -> None:
     with pytest.raises(InputError, match="8 to 2048"):
         rasterize(random_batch(1, seed=0), size)  # type: ignore[arg-type]  # the point of the test
 
 
-@pytest.mark.parametrize("width", [0.0, -1.0, math.nan, math.inf])
+@pytest.mark.parametrize("width", [0.0, -1.0, math.nan, math.inf, "2", True])
 def test_bad_line_width(width: float) -> None:
     with pytest.raises(InputError, match="line_width"):
         rasterize(random_batch(1, seed=0), 32, line_width=width)
 
 
-def test_bad_threads() -> None:
-    with pytest.raises(InputError, match="threads is 0"):
-        rasterize(random_batch(1, seed=0), 32, threads=0)
+@pytest.mark.parametrize("threads", [0, -1, 1.5, True])
+def test_bad_threads(threads: object) -> None:
+    with pytest.raises(InputError, match=f"threads is {threads}"):
+        rasterize(random_batch(1, seed=0), 32, threads=threads)  # type: ignore[arg-type]  # the point of the test
 
 
 def test_bad_out() -> None:
@@ -309,27 +397,57 @@ def test_bad_out() -> None:
     for out in (np.empty((2, 32, 64), np.uint8)[:, :, ::2], read_only):
         with pytest.raises(InputError, match="C-contiguous and writable"):
             rasterize(batch, 32, out=out)
+    memory = np.zeros(2 * 32 * 32, np.uint8)
+    sketch = Sketch(memory[:16].view(np.float32).reshape(2, 2), np.array([0, 2]))
+    both = SketchBatch(sketch.points, np.array([0, 1, 2]), np.array([0, 1, 2]))
+    with pytest.raises(InputError, match="shares memory"):
+        rasterize(both, 32, out=memory.reshape(2, 32, 32))
 
 
 def test_the_extension_refuses_arrays_it_could_overrun() -> None:
     batch = random_batch(1, seed=0)
     widths = np.ones(batch.num_strokes)
-    out = np.empty((1, 32, 32), np.uint8)
-    good = [batch.points, batch.stroke_offsets, batch.sketch_offsets, widths, None, 32, 1, out]
+    out = np.empty(32 * 32, np.uint8)
+    read_only = out.copy()
+    read_only.flags.writeable = False
+    one = np.array([0]), np.array([32]), np.array([0])
+    good = [batch.points, batch.stroke_offsets, batch.sketch_offsets, widths, None, 1.0, True, *one, 1, out]
     _core.rasterize(*good)
     for place, bad in [
         (0, batch.points[:-1]),
+        (0, np.full_like(batch.points, np.nan)),
         (1, batch.stroke_offsets[:-1]),
         (1, batch.stroke_offsets[::-1].copy()),
         (2, np.array([0, 10**9])),
         (3, widths[:-1]),
         (3, np.full_like(widths, np.nan)),
         (4, np.zeros(1, bool)),
-        (5, 64),
-        (6, 0),
+        (5, 0.0),
+        (7, np.array([1])),
+        (7, np.array([-1])),
+        (8, np.array([64])),
+        (8, np.array([7])),
+        (8, np.array([4096])),
+        (8, np.array([32, 32])),
+        (9, np.array([1])),
+        (9, np.array([-1])),
+        (9, np.array([2**63 - 1])),
+        (10, 0),
+        (11, out[:-1]),
+        (11, out.reshape(32, 32)),
+        (11, read_only),
     ]:
         arguments = [*good[:place], bad, *good[place + 1 :]]
         with pytest.raises(ValueError):
             _core.rasterize(*arguments)
-    with pytest.raises(TypeError):
-        _core.rasterize(batch.points.astype(np.float64), *good[1:])
+    two = np.array([0, 0]), np.array([16, 16]), np.array([0, 255])  # the second begins inside the first
+    with pytest.raises(ValueError, match="overlap"):
+        _core.rasterize(*good[:7], *two, 1, out)
+    for place, bad in [
+        (0, batch.points.astype(np.float64)),
+        (0, batch.points[::2]),
+        (11, out[::2]),
+        (8, [32]),
+    ]:
+        with pytest.raises(TypeError):
+            _core.rasterize(*good[:place], bad, *good[place + 1 :])

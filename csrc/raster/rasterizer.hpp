@@ -10,13 +10,24 @@ struct SketchBatchView {
     const float* points;                 // (N, 2): x, y in the unit frame, y down
     const std::int64_t* stroke_offsets;  // (S + 1,) into points
     const std::int64_t* sketch_offsets;  // (B + 1,) into strokes
-    const double* line_widths;           // (S,): pixels of the canvas
+    const double* stroke_widths;         // (S,) or null
     const bool* erasers;                 // (S,) or null: strokes that take ink away from those before them
-    std::int64_t sketches;               // B
+    double line_width;                   // of every stroke where stroke_widths is null
+    bool widths_in_pixels;               // of the canvas; otherwise in the unit frame, and at least 1 pixel
 };
 
-// Writes B canvases of size x size bytes, 255 = fully inked, to `pixels` with up to `threads` threads (>= 1). The
-// result does not depend on the number of threads. Throws what a thread threw (std::bad_alloc).
-void rasterize(const SketchBatchView& batch, int size, int threads, std::uint8_t* pixels);
+// One picture to draw.
+struct Canvas {
+    std::int64_t sketch;   // 0..B - 1
+    std::int32_t size;     // width and height in pixels
+    std::uint8_t* pixels;  // size x size bytes, 255 = fully inked; no two canvases overlap
+};
+
+// Draws `count` canvases with up to `threads` threads (>= 1), which share them out one by one. What is drawn depends on
+// the canvas' sketch and size alone. Throws what a thread threw (std::bad_alloc).
+//
+// Time: a capsule costs the pixels of its bounding rows that it may touch, a canvas the bytes of its pixels, a batch its
+// points; nothing is visited twice, whatever the input.
+void rasterize(const SketchBatchView& batch, const Canvas* canvases, std::int64_t count, int threads);
 
 }  // namespace sketchynet

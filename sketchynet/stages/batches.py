@@ -18,7 +18,7 @@ import torch
 from sketchynet.augment import PhotoAugmentation, augment_photos, augment_sketches
 from sketchynet.config import AugmentationConfig
 from sketchynet.data.pairs import PairedSet
-from sketchynet.raster import rasterize
+from sketchynet.raster import rasterize_sizes
 
 _ORDER, _SKETCH, _PHOTO, _FLIP, _CANVAS = range(5)
 
@@ -108,7 +108,7 @@ def compose(
     return PairBatch(
         sketches=sketches,
         photos=photos,
-        canvases=tuple(torch.from_numpy(rasterize(drawn, size)) for size in plan.canvases),
+        canvases=tuple(torch.from_numpy(drawing) for drawing in rasterize_sizes(drawn, plan.canvases)),
         images=torch.from_numpy(images),
     )
 
