@@ -235,6 +235,26 @@ class SelectorConfig(Section):
     optimization: OptimizationConfig
 
 
+class RecognitionConfig(Section):
+    """Recognition of categories instead of retrieval of photos: what takes the place of the ranking losses.
+
+    A sketch's rank is then that of its own category among all of them, so that Acc@1 is the usual accuracy, and
+    in the selector's reward the triplet loss gives way to a margin loss on the probabilities of the categories.
+    """
+
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Share of the target's weight that is spread over all categories in the cross-entropy."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    """Share of the embedding that training hides from the linear layer."""
+    views: Positive = 6
+    """Seeded augmentations of every training sketch that the full network is asked about; a distilled student
+    is trained on these, in turn, so that both have always seen the same drawing."""
+    temperature: Annotated[float, Field(gt=0)] = 2.0
+    """Temperature at which the full network's logits are distilled."""
+    logits_weight: Annotated[float, Field(ge=0)] = 1.0
+    """Weight of the distilled logits beside the distilled relations (``student.distillation.scale``)."""
+
+
 class EvaluationConfig(Section):
     """How the test split is read."""
 
@@ -258,7 +278,16 @@ class Recipe(Section):
     teacher: TeacherConfig
     student: StudentConfig
     selector: SelectorConfig
+    recognition: RecognitionConfig | None = None
+    """Given, the task is recognition; otherwise it is retrieval."""
     evaluation: EvaluationConfig = EvaluationConfig()
+
+    @model_validator(mode="after")
+    def _recognition_ranks_no_photos(self) -> Recipe:
+        for name, stage in (("teacher", self.teacher), ("student", self.student)):
+            if self.recognition is not None and stage.ranking != RankingConfig():
+                raise ValueError(f"{name}.ranking is about photos; a recipe for recognition cannot set it")
+        return self
 
 
 def parse_recipe(values: Mapping[str, Any], *, place: str) -> Recipe:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sketchynet.models import CanvasSelector, Embedder, Ensemble, build_from_config
+from sketchynet.models import CanvasSelector, Classifier, Embedder, Ensemble, build_from_config
 from sketchynet.models.norm import FoldedNorm, PrivateBatchNorm
 from sketchynet.models.selector import POINT_FEATURES
 
@@ -66,7 +66,7 @@ def _counting(network: nn.Module) -> Iterator[list[int]]:
 
 
 def embedder_flops(network: Embedder | Ensemble, size: int) -> int:
-    """FLOPs of embedding one size x size image.
+    """FLOPs of embedding one size x size image; of a classifier, of classifying it.
 
     An ensemble costs the sum of its members, twice with flips. `size` need not be a canvas of the network.
     """
@@ -78,7 +78,9 @@ def embedder_flops(network: Embedder | Ensemble, size: int) -> int:
         assert isinstance(twin, Embedder)
         twin.eval()
         with _counting(twin) as total, torch.no_grad():
-            twin(torch.zeros(1, 3, size, size), 0)
+            embedding = twin(torch.zeros(1, 3, size, size), 0)
+            if isinstance(twin, Classifier):
+                twin.head(embedding)
     return total[0]
 
 

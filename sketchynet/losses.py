@@ -1,6 +1,7 @@
 """Losses and policy-gradient terms: pure functions of tensors.
 
-Shapes: B pairs of a sketch and its photo, D embedding size, K canvases, G gallery photos, S samples a sketch.
+Shapes: B pairs of a sketch and its photo (or drawings), D embedding size, K canvases, G gallery photos, C categories,
+S samples a sketch.
 """
 
 from __future__ import annotations
@@ -31,6 +32,26 @@ def triplet_rows(
     if mining == "hard":  # the nearest negative has the largest hinge
         return hinge.amax(dim=-1)
     raise InputError(f"mining {mining!r} is unknown: choose 'all' or 'hard'")
+
+
+def margin_rows(probabilities: Tensor, labels: Tensor, *, margin: float) -> Tensor:
+    """Margin loss of each drawing, max(0, margin + p(likeliest other category) - p(own)): (B,).
+
+    What the triplet loss is to distances, for probabilities (B, C); labels int64 (B,).
+    """
+    own = probabilities.gather(1, labels[:, None])
+    others = probabilities.scatter(1, labels[:, None], 0.0)
+    return (margin + others.amax(dim=1) - own[:, 0]).clamp(min=0.0)
+
+
+def logit_distillation(student: Tensor, teacher: Tensor, *, temperature: float) -> Tensor:
+    """Hinton et al. 2015: T^2 KL(teacher || student) of the softened probabilities, a scalar.
+
+    student (K, B, C) or (B, C), teacher (B, C). The factor keeps the gradient's size while T changes.
+    """
+    wanted = (teacher / temperature).log_softmax(dim=-1)
+    found = (student / temperature).log_softmax(dim=-1)
+    return temperature**2 * (wanted.exp() * (wanted - found)).sum(dim=-1).mean()
 
 
 def _different(content: Tensor) -> Tensor:

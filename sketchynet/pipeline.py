@@ -14,22 +14,22 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import numpy as np
 import torch
 from tqdm import tqdm
 
 from sketchynet import checkpoint
 from sketchynet.config import Recipe
-from sketchynet.data.pairs import PairedSet
 from sketchynet.errors import InputError
 from sketchynet.plots import training_curves
 from sketchynet.report import draw_pictures, evaluation_table
-from sketchynet.stages.embedding import embed_photos
 from sketchynet.stages.evaluate import evaluate, save_evaluation
 from sketchynet.stages.networks import read_embedder
-from sketchynet.stages.rewards import Judge, RolloutWorker, in_chunks
+from sketchynet.stages.rewards import in_chunks
 from sketchynet.stages.runtime import LocalRuntime, Report, Rollout, Runtime
 from sketchynet.stages.selector import train_selector
-from sketchynet.stages.train import Places, folds_of, train_networks
+from sketchynet.stages.task import Task, task_of
+from sketchynet.stages.train import Places, train_networks
 from sketchynet.tracking import Tracker, make_tracker, read_journal
 
 STAGES = ("teacher", "student", "selector", "evaluate")
@@ -132,14 +132,15 @@ def run_pipeline(recipe: Recipe, places: Places, execution: Execution) -> dict[s
     folder = places.run
     folder.root.mkdir(parents=True, exist_ok=True)
     checkpoint.write_json(folder.recipe, recipe.model_dump(mode="json"))
-    pairs = places.load(recipe, progress=True)
+    data = places.load(recipe, progress=True)
+    task = task_of(recipe, data)
     tracker = make_tracker(
         execution.track, folder.root, experiment=execution.experiment, uri=execution.tracking_uri
     )
     tracker.start(
         folder.root.name,
         recipe.model_dump(mode="json") | {"workers": execution.workers},
-        {"recipe": recipe.name, "seed": str(recipe.seed), "data": pairs.name, "data_hash": pairs.split_hash},
+        {"recipe": recipe.name, "seed": str(recipe.seed), "data": data.name, "data_hash": data.split_hash},
     )
     summary = None
     with Recorder(tracker) as recorder:
@@ -147,9 +148,9 @@ def run_pipeline(recipe: Recipe, places: Places, execution: Execution) -> dict[s
         if {"teacher", "student"} & set(execution.stages):
             _train_networks(recipe, places, execution, recorder)
         if "selector" in execution.stages:
-            _train_selector(recipe, pairs, places, execution, recorder)
+            _train_selector(task, places, execution, recorder)
         if "evaluate" in execution.stages:
-            summary = _evaluate(recipe, pairs, places, execution, tracker)
+            summary = _evaluate(task, places, execution, tracker)
         _keep_networks(places, tracker)
     return summary
 
@@ -179,36 +180,20 @@ def _device(execution: Execution) -> str:
     return "cuda" if execution.gpu else "cpu"
 
 
-def _train_selector(
-    recipe: Recipe, pairs: PairedSet, places: Places, execution: Execution, recorder: Recorder
-) -> None:
+def _train_selector(task: Task, places: Places, execution: Execution, recorder: Recorder) -> None:
     run = places.run
     if run.final("selector").exists():
         return
-    folds = folds_of(recipe, pairs)
+    folds = task.folds()
     student = read_embedder(run.final("student"))
-    names = [run.fold(n) for n in range(len(folds.rewarded))] if folds.cross_fitted else ["student"]
-    judges = []
-    for name, rewarded, photos in zip(names, folds.rewarded, folds.galleries, strict=True):
-        judge = read_embedder(run.final(name))
-        gallery = embed_photos(judge, pairs, photos, recipe.student.photo_size)
-        judges.append(Judge(judge, rewarded, photos, gallery))
-    worker = RolloutWorker(
-        pairs,
-        judges,
-        recipe.student.canvases,
-        recipe.augmentation,
-        margin=recipe.selector.margin,
-        seed=recipe.seed,
-    )
-    sketches = torch.cat([torch.from_numpy(part) for part in folds.rewarded]).sort().values.numpy()
+    sketches = np.sort(np.concatenate(folds.rewarded))
     runtime: Runtime = LocalRuntime(listener=recorder)
-    with _rollouts(worker, execution) as rollout:
-        train_selector(recipe, pairs, runtime, rollout, run, student=student, sketches=sketches)
+    with _rollouts(task.rollouts(run, folds), execution) as rollout:
+        train_selector(task, runtime, rollout, run, student=student, sketches=sketches)
 
 
 @contextmanager
-def _rollouts(worker: RolloutWorker, execution: Execution) -> Iterator[Rollout]:
+def _rollouts(worker: Rollout, execution: Execution) -> Iterator[Rollout]:
     """Answers rollouts in this process, or by Ray actors that each hold a copy of the worker."""
     if execution.workers == 0:
         yield in_chunks(worker, _ROLLOUT_ROWS)
@@ -219,21 +204,19 @@ def _rollouts(worker: RolloutWorker, execution: Execution) -> Iterator[Rollout]:
         yield pool
 
 
-def _itself(worker: RolloutWorker) -> Rollout:
+def _itself(worker: Rollout) -> Rollout:
     return worker
 
 
-def _evaluate(
-    recipe: Recipe, pairs: PairedSet, places: Places, execution: Execution, tracker: Tracker
-) -> dict[str, Any]:
-    run = places.run
+def _evaluate(task: Task, places: Places, execution: Execution, tracker: Tracker) -> dict[str, Any]:
+    run, recipe = places.run, task.recipe
     tracker.stage_start("evaluate", recipe.evaluation.model_dump(mode="json"))
-    evaluation = evaluate(recipe, pairs, run, device=_device(execution))
+    evaluation = evaluate(task, run, device=_device(execution))
     save_evaluation(run, evaluation)
     tracker.metrics("evaluate", tracked_figures(evaluation.summary), 0)
     table = run.root / "table.txt"
     table.write_text(evaluation_table(evaluation.summary) + "\n")
-    pictures = draw_pictures(recipe, pairs, evaluation, run)
+    pictures = draw_pictures(task, evaluation, run)
     if execution.track != "none":
         pictures.append(training_curves(read_journal(run.root), run.pictures / "training.png"))
     for path in (run.evaluation, table, *pictures):

@@ -9,16 +9,17 @@ import numpy as np
 import torch
 
 from sketchynet import plots
-from sketchynet.config import Recipe
-from sketchynet.data.pairs import PairedSet
 from sketchynet.flops import count_parameters, embedder_flops, selector_flops
 from sketchynet.models import CANVASES, CanvasSelector, Embedder
 from sketchynet.ops import pairwise_distance
 from sketchynet.raster import rasterize
-from sketchynet.stages.embedding import embed_sketches
+from sketchynet.stages.embedding import embed_photos, embed_sketches
 from sketchynet.stages.evaluate import Evaluation
 from sketchynet.stages.networks import read_embedder
+from sketchynet.stages.recognition import Recognition
+from sketchynet.stages.retrieval import Retrieval
 from sketchynet.stages.run_folder import RunFolder
+from sketchynet.stages.task import TEST, Task
 from sketchynet.tables import aligned
 
 _NAMES = {
@@ -109,16 +110,21 @@ def _percent(share: float) -> str:
     return f"{100 * share:.2f}"
 
 
-def draw_pictures(recipe: Recipe, pairs: PairedSet, evaluation: Evaluation, folder: RunFolder) -> list[Path]:
+def draw_pictures(task: Task, evaluation: Evaluation, folder: RunFolder) -> list[Path]:
     """Draws the accuracy–FLOPs plot, the canvas histogram and the sheets; returns their paths."""
     target = folder.pictures
     target.mkdir(parents=True, exist_ok=True)
-    paths = [target / name for name in ("accuracy_flops.png", "canvases.png", "retrieval.png", "by_canvas.png")]
-    plots.accuracy_flops_plot(_points(evaluation.summary), paths[0], title=f"{recipe.name}: accuracy and cost")
+    sheet = "recognition.png" if isinstance(task, Recognition) else "retrieval.png"
+    paths = [target / name for name in ("accuracy_flops.png", "canvases.png", sheet, "by_canvas.png")]
+    title = f"{task.recipe.name}: accuracy and cost"
+    plots.accuracy_flops_plot(_points(evaluation.summary), paths[0], title=title)
     plots.canvas_histogram(evaluation.summary["canvases"], evaluation.summary["canvas_counts"], paths[1])
-    plots.retrieval_sheet(_sheet_rows(recipe, pairs, evaluation, folder), paths[2])
+    if isinstance(task, Recognition):
+        plots.recognition_sheet(_recognised(task, evaluation, folder), paths[2])
+    elif isinstance(task, Retrieval):
+        plots.retrieval_sheet(_sheet_rows(task, evaluation, folder), paths[2])
     counts = dict(zip(evaluation.summary["canvases"], evaluation.summary["canvas_counts"], strict=True))
-    plots.sheet_by_canvas(_by_canvas(pairs, evaluation), paths[3], counts=counts)
+    plots.sheet_by_canvas(_by_canvas(task, evaluation), paths[3], counts=counts)
     return paths
 
 
@@ -154,20 +160,39 @@ def _chosen_queries(evaluation: Evaluation, rows: int) -> np.ndarray:
     return np.array(picked, dtype=np.int64)
 
 
-def _sheet_rows(
-    recipe: Recipe, pairs: PairedSet, evaluation: Evaluation, folder: RunFolder
-) -> list[dict[str, Any]]:
+def _recognised(task: Recognition, evaluation: Evaluation, folder: RunFolder) -> list[dict[str, Any]]:
     student = read_embedder(folder.final("student"))
+    rows = []
+    for query in _chosen_queries(evaluation, 4 * task.recipe.evaluation.sheet_rows):
+        number, canvas = int(evaluation.sketches[query]), student.canvases[evaluation.choices[query]]
+        drawn = task.sketches.select(np.array([number]))
+        shares = task.probabilities(student, drawn, canvas)[0]
+        first = np.argsort(-shares)[:3]
+        rows.append(
+            {
+                "sketch": rasterize(drawn, canvas)[0],
+                "truth": task.data.category_names[task.data.labels[number]],
+                "found": [(task.data.category_names[c], float(shares[c])) for c in first],
+            }
+        )
+    return rows
+
+
+def _sheet_rows(task: Retrieval, evaluation: Evaluation, folder: RunFolder) -> list[dict[str, Any]]:
+    recipe, pairs = task.recipe, task.pairs
+    student = read_embedder(folder.final("student"))
+    photos = pairs.photo_indices(TEST)
+    gallery = embed_photos(student, pairs, photos, recipe.student.photo_size)
     ranks = evaluation.system("v2").ranks[:, 0]
     rows = []
     for query in _chosen_queries(evaluation, recipe.evaluation.sheet_rows):
         sketch, canvas = int(evaluation.sketches[query]), student.canvases[evaluation.choices[query]]
         drawn = pairs.sketches.select(np.array([sketch]))
         category = pairs.categories[pairs.sketch_photo[sketch]]
-        columns = np.flatnonzero(pairs.categories[evaluation.photos] == category)
+        columns = np.flatnonzero(pairs.categories[photos] == category)
         embedded = embed_sketches(student, drawn, canvas)
-        distance = pairwise_distance(embedded, evaluation.gallery[torch.from_numpy(columns)])[0]
-        nearest = evaluation.photos[columns[torch.argsort(distance)[:5].numpy()]]
+        distance = pairwise_distance(embedded, gallery[torch.from_numpy(columns)])[0]
+        nearest = photos[columns[torch.argsort(distance)[:5].numpy()]]
         rows.append(
             {
                 "sketch": rasterize(drawn, canvas)[0],
@@ -181,11 +206,11 @@ def _sheet_rows(
     return rows
 
 
-def _by_canvas(pairs: PairedSet, evaluation: Evaluation, shown: int = 16) -> dict[int, list[np.ndarray]]:
+def _by_canvas(task: Task, evaluation: Evaluation, shown: int = 16) -> dict[int, list[np.ndarray]]:
     """Up to ``shown`` sketches a canvas, evenly spread over the test order."""
     groups = {}
     for number, canvas in enumerate(evaluation.summary["canvases"]):
         members = evaluation.sketches[evaluation.choices == number]
         members = members[np.unique(np.linspace(0, max(len(members) - 1, 0), min(shown, len(members))).round().astype(int))]
-        groups[canvas] = list(rasterize(pairs.sketches.select(members), canvas)) if len(members) else []
+        groups[canvas] = list(rasterize(task.sketches.select(members), canvas)) if len(members) else []
     return groups

@@ -1,4 +1,4 @@
-"""Retrieval metrics: rank within a category, Acc@q, mean reciprocal rank and bootstrap intervals.
+"""Metrics of retrieval and recognition: ranks, Acc@q, mean reciprocal rank and bootstrap intervals.
 
 Shapes: Q queries, G gallery photos, D embedding size.
 """
@@ -65,6 +65,19 @@ def category_ranks(
         position[held] = torch.arange(len(held), device=gallery.device)
         ranks[asked] = match_rank(queries[asked], gallery[held], position[target[asked]], backend=backend)
     return ranks
+
+
+def label_ranks(scores: Tensor, labels: Tensor) -> Tensor:
+    """Rank of each drawing's own category by score, from 1: int64 (Q,); recognition in the terms of retrieval.
+
+    scores (Q, C), higher is more likely; labels int64 (Q,). 1 + the number of other categories that score at
+    least as much: ties count against us. Raises InputError for a score that is not finite.
+    """
+    bad = ~torch.isfinite(scores).all(dim=1)
+    if bool(bad.any()):
+        raise InputError(f"scores of query {int(bad.nonzero()[0, 0])} are not finite: the network has diverged")
+    own = scores.gather(1, labels[:, None])
+    return (scores >= own).sum(dim=1)
 
 
 def hits(ranks: Tensor, q: int) -> NDArray[np.float64]:

@@ -9,6 +9,7 @@ from sketchynet.errors import InputError
 from sketchynet.models.backbones import BACKBONES, Backbone, build_backbone
 from sketchynet.models.embedder import (
     CANVASES,
+    Classifier,
     Embedder,
     Ensemble,
     embedder_from_config,
@@ -24,6 +25,7 @@ __all__ = [
     "NORMS",
     "Backbone",
     "CanvasSelector",
+    "Classifier",
     "Embedder",
     "Ensemble",
     "PrivateBatchNorm",

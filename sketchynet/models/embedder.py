@@ -100,6 +100,35 @@ class Embedder(nn.Module):
         return F.normalize(embedding, dim=1) if self.normalize else embedding
 
 
+class Classifier(Embedder):
+    """An embedder with a linear layer over its embedding: one logit a category, for sketch recognition.
+
+    Args:
+        classes: number of categories, C.
+        dropout: share of the embedding's entries that training hides from the linear layer.
+        options: of `Embedder`.
+    """
+
+    def __init__(
+        self, backbone: str = "mobilenet_v2", *, classes: int, dropout: float = 0.0, **options: Any
+    ) -> None:
+        super().__init__(backbone, **options)
+        if classes < 2:
+            raise InputError(f"classes {classes}: a classifier tells at least 2 categories apart")
+        self.config |= {"kind": "classifier", "classes": classes, "dropout": dropout}
+        self.classes = classes
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(self.dim, classes)
+        # Every category equally likely at first: a random guess that is sure of itself would tear at the backbone.
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    def classify(self, canvas: Tensor) -> tuple[Tensor, Tensor]:
+        """Ink coverage, uint8 (B, S, S), to logits (B, C) and the embedding behind them (B, D)."""
+        embedding = self.embed_sketches(canvas)
+        return self.head(self.dropout(embedding)), embedding
+
+
 class Ensemble(nn.Module):
     """Several embedders as one: unit-length member embeddings joined and scaled to unit length again.
 
@@ -138,6 +167,19 @@ class Ensemble(nn.Module):
         """Embed RGB photos, uint8 (B, H, W, 3), to (B, D)."""
         return self._join(photos, 2, Embedder.embed_photos)
 
+    def classify(self, canvas: Tensor) -> tuple[Tensor, Tensor]:
+        """As `Classifier.classify`, where all members are classifiers: mean logits and joined embeddings."""
+        logits: list[Tensor] = []
+
+        def embed(member: Embedder, view: Tensor) -> Tensor:
+            assert isinstance(member, Classifier)
+            scores, embedding = member.classify(view)
+            logits.append(scores)
+            return embedding
+
+        joined = self._join(canvas, 2, embed)
+        return torch.stack(logits).mean(dim=0), joined
+
 
 def embedder_from_config(config: Mapping[str, Any]) -> Embedder | Ensemble:
     """Build the embedder or ensemble, with random weights, that `config` describes."""
@@ -146,6 +188,8 @@ def embedder_from_config(config: Mapping[str, Any]) -> Embedder | Ensemble:
     try:
         if kind == "embedder":
             return Embedder(**options)
+        if kind == "classifier":
+            return Classifier(**options)
         if kind == "ensemble":
             members = [embedder_from_config(member) for member in options.pop("members")]
             if all(isinstance(member, Embedder) for member in members):
@@ -153,4 +197,4 @@ def embedder_from_config(config: Mapping[str, Any]) -> Embedder | Ensemble:
             raise InputError("an ensemble's members must be embedders, not ensembles")
     except (TypeError, KeyError) as error:
         raise InputError(f"{kind} configuration {dict(config)} does not fit this version: {error}") from error
-    raise InputError(f"network kind {kind!r} is unknown: expected 'embedder' or 'ensemble'")
+    raise InputError(f"network kind {kind!r} is unknown: expected 'embedder', 'classifier' or 'ensemble'")

@@ -1,4 +1,4 @@
-"""Batches of sketch–photo pairs: who is in them, and how they are drawn.
+"""Batches of sketches, with their photos or alone: who is in them, and how they are drawn.
 
 Everything random is derived from (seed, epoch, index of the sketch), never from a running generator: the
 batches of an epoch are the same after a resume and for any number of workers.
@@ -8,19 +8,23 @@ Shapes: B batch, S canvas size, K canvases, P photos.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
 
 from sketchynet.augment import PhotoAugmentation, augment_photos, augment_sketches
 from sketchynet.config import AugmentationConfig
+from sketchynet.data.labelled import Drawings
 from sketchynet.data.pairs import PairedSet
 from sketchynet.raster import rasterize_sizes
+from sketchynet.sketch import SketchBatch
 
 _ORDER, _SKETCH, _PHOTO, _FLIP, _CANVAS = range(5)
+_Batch = TypeVar("_Batch")
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,12 @@ class BatchPlan:
     """int64: the sketches of the global batch."""
     canvases: tuple[int, ...]
     photo_size: int
+
+
+def shuffled_batches(members: np.ndarray, *, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:
+    """Global batches of an epoch: every member once, int64 (<= batch_size,) each."""
+    generator = np.random.default_rng([seed, epoch, 0, _ORDER])
+    return np.array_split(generator.permutation(members), -(-len(members) // batch_size))
 
 
 class PairSampler:
@@ -84,6 +94,21 @@ def random_canvases(canvases: Sequence[int], count: int | None, *, seed: int, ep
     return tuple(sorted(int(c) for c in generator.choice(np.asarray(canvases), size=count, replace=False)))
 
 
+def draw(
+    sketches: Drawings, chosen: np.ndarray, augmentation: AugmentationConfig, *, seed: int, view: int
+) -> tuple[SketchBatch, np.ndarray]:
+    """The chosen sketches, augmented and perhaps flipped, and bool (n,) which of them were flipped.
+
+    The same seed and view give a sketch the same changes, whatever batch it is in.
+    """
+
+    def generators(purpose: int) -> list[np.random.Generator]:
+        return [np.random.default_rng([seed, view, int(i), purpose]) for i in chosen]
+
+    flips = np.array([g.random() < augmentation.flip for g in generators(_FLIP)], dtype=bool)
+    return augment_sketches(sketches.select(chosen), augmentation.sketch, generators(_SKETCH), flips), flips
+
+
 def compose(
     pairs: PairedSet,
     plan: BatchPlan,
@@ -96,14 +121,10 @@ def compose(
     """Augments and draws ``rows`` (this worker's part) of a planned batch; flips meet both sides together."""
     sketches = plan.sketches[rows]
     photos = pairs.sketch_photo[sketches]
-
-    def generators(purpose: int) -> list[np.random.Generator]:
-        return [np.random.default_rng([seed, epoch, int(i), purpose]) for i in sketches]
-
-    flips = np.array([g.random() < augmentation.flip for g in generators(_FLIP)], dtype=bool)
-    drawn = augment_sketches(pairs.sketches.select(sketches), augmentation.sketch, generators(_SKETCH), flips)
+    drawn, flips = draw(pairs.sketches, sketches, augmentation, seed=seed, view=epoch)
+    generators = [np.random.default_rng([seed, epoch, int(i), _PHOTO]) for i in sketches]
     images = augment_photos(
-        np.asarray(pairs.photos[photos]), augmentation.photo, generators(_PHOTO), flips, plan.photo_size
+        np.asarray(pairs.photos[photos]), augmentation.photo, generators, flips, plan.photo_size
     )
     return PairBatch(
         sketches=sketches,
@@ -114,24 +135,18 @@ def compose(
 
 
 def prefetched(
-    pairs: PairedSet,
-    plans: Sequence[BatchPlan],
-    augmentation: AugmentationConfig,
-    *,
-    seed: int,
-    epoch: int,
-    rank: int,
-    world_size: int,
-) -> Iterator[tuple[BatchPlan, PairBatch]]:
+    plans: Sequence[BatchPlan], compose: Callable[[BatchPlan, np.ndarray], _Batch], *, rank: int, world_size: int
+) -> Iterator[tuple[BatchPlan, _Batch]]:
     """The planned batches with this worker's part drawn, one ahead of its use in a thread.
 
-    A batch is split over the workers into consecutive parts, so that gathering restores its order.
+    ``compose`` draws some rows of a plan. A batch is split over the workers into consecutive parts, so that
+    gathering restores its order.
     """
     with ThreadPoolExecutor(max_workers=1) as drawer:
 
         def submit(plan: BatchPlan):
             rows = np.array_split(np.arange(len(plan.sketches)), world_size)[rank]
-            return drawer.submit(compose, pairs, plan, augmentation, seed=seed, epoch=epoch, rows=rows)
+            return drawer.submit(compose, plan, rows)
 
         upcoming = submit(plans[0]) if plans else None
         for number, plan in enumerate(plans):

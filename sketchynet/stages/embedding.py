@@ -36,30 +36,32 @@ def evaluating(network: EmbeddingNetwork):
 def embed_sketches(network: EmbeddingNetwork, sketches: SketchBatch, canvas: int) -> torch.Tensor:
     """float32 (n, D) on the CPU: sketches drawn at one canvas size, embedded where the network lies."""
 
-    def chunk(rows: np.ndarray) -> torch.Tensor:
+    def chunk(rows: np.ndarray, device: torch.device) -> tuple[torch.Tensor]:
         drawn = torch.from_numpy(rasterize(sketches.select(rows), canvas))
-        return network.embed_sketches(drawn.to(_device(network)))
+        return (network.embed_sketches(drawn.to(device)),)
 
-    return _in_chunks(network, len(sketches), chunk)
+    return in_chunks(network, len(sketches), chunk)[0] if len(sketches) else torch.zeros(0, network.dim)
 
 
 def embed_photos(network: EmbeddingNetwork, pairs: PairedSet, rows: np.ndarray, size: int) -> torch.Tensor:
     """float32 (n, D) on the CPU: photos of a paired set, resized to ``size``, embedded where the network lies."""
 
-    def chunk(part: np.ndarray) -> torch.Tensor:
-        return network.embed_photos(clean_photos(pairs, rows[part], size).to(_device(network)))
+    def chunk(part: np.ndarray, device: torch.device) -> tuple[torch.Tensor]:
+        return (network.embed_photos(clean_photos(pairs, rows[part], size).to(device)),)
 
-    return _in_chunks(network, len(rows), chunk)
-
-
-def _device(network: EmbeddingNetwork) -> torch.device:
-    return next(network.parameters()).device
+    return in_chunks(network, len(rows), chunk)[0] if len(rows) else torch.zeros(0, network.dim)
 
 
-def _in_chunks(
-    network: EmbeddingNetwork, count: int, embed: Callable[[np.ndarray], torch.Tensor]
-) -> torch.Tensor:
+def in_chunks(
+    network: EmbeddingNetwork,
+    count: int,
+    answer: Callable[[np.ndarray, torch.device], tuple[torch.Tensor, ...]],
+) -> tuple[torch.Tensor, ...]:
+    """What a network, evaluating, answers about rows 0 to ``count``, a chunk at a time: float32 on the CPU."""
+    device = next(network.parameters()).device
+    parts = []
     with evaluating(network):
-        firsts = range(0, count, _CHUNK)
-        parts = [embed(np.arange(first, min(first + _CHUNK, count))).float().cpu() for first in firsts]
-    return torch.cat(parts) if parts else torch.zeros(0, network.dim)
+        for first in range(0, count, _CHUNK):
+            answers = answer(np.arange(first, min(first + _CHUNK, count)), device)
+            parts.append([rows.float().cpu() for rows in answers])
+    return tuple(torch.cat(columns) for columns in zip(*parts, strict=True))

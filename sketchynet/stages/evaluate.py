@@ -10,28 +10,24 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
 
 from sketchynet import checkpoint
 from sketchynet.config import Recipe
-from sketchynet.data.pairs import PairedSet
 from sketchynet.flops import count_parameters, embedder_flops
 from sketchynet.models.selector import CanvasSelector
 from sketchynet.retrieval import bootstrap_interval, paired_bootstrap
-from sketchynet.stages.embedding import EmbeddingNetwork, embed_photos, embed_sketches
 from sketchynet.stages.networks import read_embedder, read_selector
-from sketchynet.stages.ranking import ranks_of
 from sketchynet.stages.run_folder import RunFolder
 from sketchynet.stages.selector import choose, query_flops
+from sketchynet.stages.task import TEST, Task
 from sketchynet.stages.teacher import full_network
 
-TEST = 2
 QUERY_RANKS = (1, 5, 10)
 
 
 @dataclass(frozen=True)
 class System:
-    """One way to answer queries: what it costs and where the true photo ends up.
+    """One way to answer queries: what it costs and where the truth (photo or category) ends up.
 
     A randomised system (a mixture of canvases) has several outcomes a query, each with its probability; its
     figures are exact expectations, not one draw.
@@ -53,7 +49,7 @@ class System:
     details: dict[str, Any] = field(default_factory=dict)
 
     def hits(self, q: int) -> np.ndarray:
-        """float64 (n,): probability that the true photo is among the q nearest."""
+        """float64 (n,): probability that the truth is among the first q."""
         return ((self.ranks <= q) * self.probabilities).sum(axis=1)
 
     def figures(self, rows: np.ndarray, *, resamples: int, seed: int) -> dict[str, float]:
@@ -75,13 +71,9 @@ class Evaluation:
 
     sketches: np.ndarray
     """int64 (n,): the queries."""
-    photos: np.ndarray
-    """int64 (g,): the gallery."""
     systems: tuple[System, ...]
     choices: np.ndarray
     """int64 (n,): index of the canvas that V2 chose."""
-    gallery: torch.Tensor
-    """float32 (g, D): V1's gallery, for the retrieval sheet."""
     summary: dict[str, Any]
     """JSON-ready figures (see :func:`evaluate`)."""
 
@@ -90,26 +82,23 @@ class Evaluation:
         return next(s for s in self.systems if s.name == name)
 
 
-def evaluate(
-    recipe: Recipe, pairs: PairedSet, folder: RunFolder, *, split: int = TEST, device: str = "cpu"
-) -> Evaluation:
+def evaluate(task: Task, folder: RunFolder, *, split: int = TEST, device: str = "cpu") -> Evaluation:
     """Evaluates a finished pipeline.
 
     The summary holds ``systems`` (name → scope → figures, scope ``all`` or a category), ``differences``
     (paired bootstrap of Acc@1 on the same queries), ``canvas_counts``, ``queries`` (every query's choice and
     ranks), and what was read: split hash, counts, leaks.
     """
-    sketches, photos = pairs.sketch_indices(split), pairs.photo_indices(split)
-    queries = pairs.sketches.select(sketches)
+    recipe = task.recipe
+    sketches = task.indices(split)
+    queries = task.sketches.select(sketches)
     photo_size = recipe.student.photo_size
     student = read_embedder(folder.final("student")).to(device)
-    gallery = embed_photos(student, pairs, photos, photo_size)
-    ranks = _canvas_ranks(student, pairs, sketches, photos, gallery)
-    systems = [_full_system(recipe, pairs, folder, sketches, photos, device)]
+    ranks = task.ranks(student, split, student.canvases, photo_size)
+    systems = [_full_system(task, folder, split, device)]
     if folder.final("direct").exists():
         direct = read_embedder(folder.final("direct")).to(device)
-        found = embed_photos(direct, pairs, photos, photo_size)
-        systems += _fixed_systems("direct", direct, _canvas_ranks(direct, pairs, sketches, photos, found))
+        systems += _fixed_systems("direct", direct, task.ranks(direct, split, direct.canvases, photo_size))
     fixed = _fixed_systems("v1", student, ranks)
     systems += fixed
 
@@ -130,17 +119,15 @@ def evaluate(
     for number, weight in enumerate(recipe.selector.cost_weights):
         systems.append(selected(f"v2[{weight:g}]", read_selector(folder.candidate(number)))[0])
     summary = {
-        "split_hash": pairs.split_hash,
+        **task.facts(split),
         "queries_count": len(sketches),
-        "gallery_count": len(photos),
-        "leaks": [list(pair) for pair in pairs.leaks()],
         "canvases": list(student.canvases),
         "canvas_counts": np.bincount(choices, minlength=len(student.canvases)).tolist(),
-        "systems": _all_figures(recipe, systems, _scopes(pairs, sketches)),
+        "systems": _all_figures(recipe, systems, task.scopes(sketches)),
         "differences": _differences(recipe, systems, student.canvases[-1]),
-        "queries": _queries(pairs, sketches, choices, ranks, systems[0].ranks[:, 0]),
+        "queries": _queries(task, sketches, choices, ranks, systems[0].ranks[:, 0]),
     }
-    return Evaluation(sketches, photos, tuple(systems), choices, gallery, summary)
+    return Evaluation(sketches, tuple(systems), choices, summary)
 
 
 def _all_figures(recipe: Recipe, systems: list[System], scopes: dict[str, np.ndarray]) -> dict[str, Any]:
@@ -166,39 +153,15 @@ def _differences(recipe: Recipe, systems: list[System], largest: int) -> dict[st
     }
 
 
-def _scopes(pairs: PairedSet, sketches: np.ndarray) -> dict[str, np.ndarray]:
-    """Row numbers of all queries and of each category's (where there are several)."""
-    categories = pairs.categories[pairs.sketch_photo[sketches]]
-    scopes = {"all": np.arange(len(sketches))}
-    present = np.unique(categories)
-    if len(present) > 1:
-        scopes |= {pairs.category_names[c]: np.flatnonzero(categories == c) for c in present}
-    return scopes
-
-
-def _canvas_ranks(
-    network: EmbeddingNetwork, pairs: PairedSet, sketches: np.ndarray, photos: np.ndarray, gallery: torch.Tensor
-) -> np.ndarray:
-    """int64 (n, K): rank of every query at every canvas of the network."""
-    queries = pairs.sketches.select(sketches)
-    sizes: tuple[int, ...] = network.canvases
-    columns = [ranks_of(pairs, sketches, embed_sketches(network, queries, s), photos, gallery).numpy() for s in sizes]
-    return np.stack(columns, axis=1)
-
-
 def _certain(ranks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """One outcome a query, with probability 1."""
     return ranks[:, None], np.ones((len(ranks), 1))
 
 
-def _full_system(
-    recipe: Recipe, pairs: PairedSet, folder: RunFolder, sketches: np.ndarray, photos: np.ndarray, device: str
-) -> System:
-    network, size = full_network(recipe, folder).to(device), recipe.teacher.canvas
-    gallery = embed_photos(network, pairs, photos, size)
-    queries = embed_sketches(network, pairs.sketches.select(sketches), size)
-    ranks, certain = _certain(ranks_of(pairs, sketches, queries, photos, gallery).numpy())
-    count = len(sketches)
+def _full_system(task: Task, folder: RunFolder, split: int, device: str) -> System:
+    network, size = full_network(task.recipe, folder).to(device), task.recipe.teacher.canvas
+    ranks, certain = _certain(task.ranks(network, split, (size,), size)[:, 0])
+    count = len(ranks)
     flops = np.full(count, float(embedder_flops(network, size)))
     return System("full", "full", count_parameters(network), ranks, certain, flops, np.full(count, float(size)))
 
@@ -272,7 +235,7 @@ def _matched_mixture(v2: System, fixed: list[System], ranks: np.ndarray, sizes: 
 
 
 def _oracle(fixed: list[System], ranks: np.ndarray, sizes: tuple[int, ...]) -> System:
-    """The cheapest canvas that ranks the photo first, or the cheapest of all where none does."""
+    """The cheapest canvas that ranks the truth first, or the cheapest of all where none does."""
     hit = ranks == 1
     choices = np.where(hit.any(axis=1), hit.argmax(axis=1), 0)
     cost = np.array([s.flops.mean() for s in fixed])
@@ -280,18 +243,13 @@ def _oracle(fixed: list[System], ranks: np.ndarray, sizes: tuple[int, ...]) -> S
 
 
 def _queries(
-    pairs: PairedSet, sketches: np.ndarray, choices: np.ndarray, ranks: np.ndarray, full: np.ndarray
+    task: Task, sketches: np.ndarray, choices: np.ndarray, ranks: np.ndarray, full: np.ndarray
 ) -> list[dict[str, Any]]:
-    ids = pairs.sketches.ids
-    assert ids is not None  # a paired set has them
+    ids = task.sketches.ids
+    assert ids is not None  # the data of a task has them
     return [
-        {
-            "sketch": ids[i],
-            "photo": pairs.photo_ids[pairs.sketch_photo[i]],
-            "choice": int(choice),
-            "ranks": [int(r) for r in row],
-            "full_rank": int(f),
-        }
+        {"sketch": ids[i], **task.answer(int(i))}
+        | {"choice": int(choice), "ranks": [int(r) for r in row], "full_rank": int(f)}
         for i, choice, row, f in zip(sketches, choices, ranks, full, strict=True)
     ]
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sketchynet.config import SelectorConfig
+from sketchynet.data.labelled import LabelledSet
 from sketchynet.data.pairs import PairedSet
 
 TRAIN = 0
@@ -27,9 +28,40 @@ class Folds:
     rewarded: tuple[np.ndarray, ...]
     """For each rewarding student, the int64 sketches that it gives rewards for."""
     galleries: tuple[np.ndarray, ...]
-    """For each rewarding student, the int64 photos it searches."""
+    """For each rewarding student, the int64 photos it searches; none in recognition."""
     cross_fitted: bool
     """Whether the rewarding students are trained apart; otherwise the student itself is the only one."""
+
+    @property
+    def judges(self) -> tuple[str, ...]:
+        """Names of the stages that train the rewarding students."""
+        return tuple(f"fold-{n}" for n in range(len(self.rewarded))) if self.cross_fitted else ("student",)
+
+
+def drawing_folds(data: LabelledSet, settings: SelectorConfig, *, seed: int) -> Folds:
+    """As :func:`make_folds`, for drawings with categories: every fold holds the same share of each category."""
+    train = data.sketch_indices(TRAIN)
+    generator = np.random.default_rng([seed, 9001])
+    part = np.zeros(len(train), dtype=np.int64)
+    for label in np.unique(data.labels[train]):
+        members = generator.permutation(np.flatnonzero(data.labels[train] == label))
+        part[members] = _parts(len(members), settings)
+    numbers = range(settings.folds) if settings.folds else (0,)
+    cross = settings.folds > 0
+    return Folds(
+        student=train if cross else train[part != 0],
+        fitted=tuple(train[part != n] for n in numbers),
+        rewarded=tuple(train[part == n] for n in numbers),
+        galleries=(),
+        cross_fitted=cross,
+    )
+
+
+def _parts(count: int, settings: SelectorConfig) -> np.ndarray:
+    """int64 (count,): part of each of so many shuffled members (part 0 is held out where there are no folds)."""
+    if settings.folds:
+        return np.arange(count) % settings.folds
+    return (np.arange(count) >= round(settings.holdout * count)).astype(np.int64)
 
 
 def make_folds(pairs: PairedSet, settings: SelectorConfig, *, seed: int) -> Folds:
@@ -56,10 +88,7 @@ def _partition(pairs: PairedSet, train: np.ndarray, settings: SelectorConfig, se
     for category in np.unique(pairs.categories[train]):
         members = train[pairs.categories[train] == category]
         contents = generator.permutation(np.unique(pairs.content[members]))
-        if settings.folds:
-            of_content = np.arange(len(contents)) % settings.folds
-        else:
-            of_content = (np.arange(len(contents)) >= round(settings.holdout * len(contents))).astype(np.int64)
+        of_content = _parts(len(contents), settings)
         lookup = dict(zip(contents.tolist(), of_content.tolist(), strict=True))
         part[members] = [lookup[c] for c in pairs.content[members].tolist()]
     return part

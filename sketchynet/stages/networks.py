@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from torch import nn
 
@@ -12,7 +12,7 @@ from sketchynet import checkpoint
 from sketchynet.config import NetworkConfig
 from sketchynet.errors import InputError
 from sketchynet.models import build_from_config
-from sketchynet.models.embedder import Embedder, Ensemble
+from sketchynet.models.embedder import Classifier, Embedder, Ensemble
 from sketchynet.models.selector import CanvasSelector
 from sketchynet.models.weights import load_backbone_weights
 
@@ -22,17 +22,33 @@ _Network = TypeVar("_Network", bound=nn.Module)
 
 def new_embedder(config: NetworkConfig, canvases: tuple[int, ...], weights_folder: Path | None) -> Embedder:
     """An embedder as the recipe describes it, with its backbone weights if it names any."""
-    embedder = Embedder(
-        config.backbone,
-        canvases=canvases,
-        norm=config.norm,
-        pooling=config.pooling,
-        normalize=config.normalize,
-        projection=config.projection,
+    return _with_weights(Embedder(config.backbone, canvases=canvases, **_options(config)), config, weights_folder)
+
+
+def new_classifier(
+    config: NetworkConfig,
+    canvases: tuple[int, ...],
+    weights_folder: Path | None,
+    *,
+    classes: int,
+    dropout: float,
+) -> Classifier:
+    """A classifier as the recipe describes it, with its backbone weights if it names any."""
+    network = Classifier(
+        config.backbone, canvases=canvases, classes=classes, dropout=dropout, **_options(config)
     )
+    return _with_weights(network, config, weights_folder)
+
+
+def _options(config: NetworkConfig) -> dict[str, Any]:
+    return config.model_dump(include={"norm", "pooling", "normalize", "projection"})
+
+
+def _with_weights(network: _Network, config: NetworkConfig, folder: Path | None) -> _Network:
     if config.weights is not None:
-        load_backbone_weights(embedder, find_weights(config.weights, weights_folder))
-    return embedder
+        assert isinstance(network, Embedder)
+        load_backbone_weights(network, find_weights(config.weights, folder))
+    return network
 
 
 def find_weights(name: str, folder: Path | None) -> Path:

@@ -14,6 +14,7 @@ import torch
 
 from sketchynet.augment import augment_sketches
 from sketchynet.config import AugmentationConfig
+from sketchynet.data.labelled import Drawings
 from sketchynet.data.pairs import PairedSet
 from sketchynet.losses import triplet_rows
 from sketchynet.models.embedder import Embedder
@@ -40,7 +41,7 @@ class Judge:
 
 
 def view_sketches(
-    sketches: SketchBatch, indices: np.ndarray, views: np.ndarray, augmentation: AugmentationConfig, seed: int
+    sketches: Drawings, indices: np.ndarray, views: np.ndarray, augmentation: AugmentationConfig, seed: int
 ) -> SketchBatch:
     """The seeded views of some sketches; view 0 is the sketch as drawn.
 

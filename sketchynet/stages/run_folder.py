@@ -39,13 +39,9 @@ class RunFolder:
         """Name of the stage that trains a member of the full network."""
         return f"teacher-{member}"
 
-    def fold(self, number: int) -> str:
-        """Name of the stage that trains a cross-fitting student."""
-        return f"fold-{number}"
-
     @property
     def teacher_embeddings(self) -> Path:
-        """The full network's embeddings of all training pairs."""
+        """What the full network said of all training examples."""
         return self.root / "teacher-embeddings"
 
     def candidate(self, number: int) -> Path:

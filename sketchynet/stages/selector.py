@@ -11,8 +11,7 @@ import numpy as np
 import torch
 
 from sketchynet import checkpoint
-from sketchynet.config import Recipe, SelectorConfig
-from sketchynet.data.pairs import PairedSet
+from sketchynet.config import SelectorConfig
 from sketchynet.flops import embedder_flops, selector_flops
 from sketchynet.losses import (
     expected_reward_loss,
@@ -24,12 +23,10 @@ from sketchynet.losses import (
 from sketchynet.models.embedder import Embedder
 from sketchynet.models.selector import CanvasSelector, selector_input
 from sketchynet.sketch import SketchBatch
-from sketchynet.stages.embedding import embed_photos, embed_sketches
-from sketchynet.stages.ranking import ranks_of
 from sketchynet.stages.rewards import RewardTable, view_sketches
 from sketchynet.stages.run_folder import RunFolder
 from sketchynet.stages.runtime import Report, Rollout, RolloutRequest, Runtime
-from sketchynet.stages.validation import VALIDATION
+from sketchynet.stages.task import VALIDATION, Task
 
 NAME = "selector"
 
@@ -61,8 +58,7 @@ def query_flops(policy: CanvasSelector, student: Embedder, choices: Choices) -> 
 
 
 def train_selector(
-    recipe: Recipe,
-    pairs: PairedSet,
+    task: Task,
     runtime: Runtime,
     rollout: Rollout,
     folder: RunFolder,
@@ -80,8 +76,8 @@ def train_selector(
     target = folder.final(NAME)
     if target.exists():
         return
-    settings = recipe.selector
-    training = _PolicyTraining(recipe, pairs, rollout, student, sketches)
+    settings = task.recipe.selector
+    training = _PolicyTraining(task, rollout, student, sketches)
     checkpoint.remove_partial(folder.stage(NAME))
     newest = checkpoint.latest_epoch(folder.stage(NAME))
     if newest is not None:
@@ -102,7 +98,7 @@ def train_selector(
         if training.done % settings.optimization.validate_every == 0 and training.done < total:
             training.save(checkpoint.epoch_directory(folder.stage(NAME), training.done))
             checkpoint.prune_epochs(folder.stage(NAME), keep=2)
-    validation = Validation.of(pairs, student, recipe)
+    validation = Validation.of(task, student)
     candidates = []
     for number, (weight, policy) in enumerate(zip(settings.cost_weights, training.finished, strict=True)):
         calibrated = validation.candidates(policy, settings)
@@ -179,19 +175,14 @@ class Validation:
     """float64 (K,): FLOPs of the student at every canvas."""
 
     @classmethod
-    def of(cls, pairs: PairedSet, student: Embedder, recipe: Recipe) -> Validation:
-        """The validation split of a paired set."""
-        rows, photos = pairs.sketch_indices(VALIDATION), pairs.photo_indices(VALIDATION)
-        sketches = pairs.sketches.select(rows)
-        gallery = embed_photos(student, pairs, photos, recipe.student.photo_size)
-        ranks = [
-            ranks_of(pairs, rows, embed_sketches(student, sketches, canvas), photos, gallery).numpy()
-            for canvas in student.canvases
-        ]
-        settings = recipe.selector
+    def of(cls, task: Task, student: Embedder) -> Validation:
+        """The validation split of a task."""
+        sketches = task.sketches.select(task.indices(VALIDATION))
+        ranks = task.ranks(student, VALIDATION, student.canvases, task.recipe.student.photo_size)
+        settings = task.recipe.selector
         read = selector_input(sketches, tolerance=settings.tolerance, max_points=settings.max_points)
         flops = np.array([embedder_flops(student, size) for size in student.canvases], dtype=np.float64)
-        return cls(*read, np.stack(ranks, axis=1), student.canvases, flops)
+        return cls(*read, ranks, student.canvases, flops)
 
     @property
     def cost(self) -> torch.Tensor:
@@ -252,10 +243,8 @@ def canvas_costs(student: Embedder) -> torch.Tensor:
 class _PolicyTraining:
     """Policies for all prices, one after another, over one table of outcomes."""
 
-    def __init__(
-        self, recipe: Recipe, pairs: PairedSet, rollout: Rollout, student: Embedder, sketches: np.ndarray
-    ) -> None:
-        self.recipe, self.settings, self.pairs, self.rollout = recipe, recipe.selector, pairs, rollout
+    def __init__(self, task: Task, rollout: Rollout, student: Embedder, sketches: np.ndarray) -> None:
+        self.task, self.recipe, self.settings, self.rollout = task, task.recipe, task.recipe.selector, rollout
         self.sketches = sketches
         self.cost = canvas_costs(student)
         self.table = RewardTable(self.settings.views, sketches, len(student.canvases))
@@ -266,7 +255,7 @@ class _PolicyTraining:
 
     def _view_input(self, view: int) -> tuple[torch.Tensor, torch.Tensor]:
         views = np.full(len(self.sketches), view)
-        drawn = view_sketches(self.pairs.sketches, self.sketches, views, self.recipe.augmentation, self.recipe.seed)
+        drawn = view_sketches(self.task.sketches, self.sketches, views, self.recipe.augmentation, self.recipe.seed)
         settings = self.settings
         return selector_input(drawn, tolerance=settings.tolerance, max_points=settings.max_points)
 

@@ -11,15 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sketchynet.config import Recipe
-from sketchynet.data import load_pairs
-from sketchynet.data.pairs import PairedSet
+from sketchynet.data import LabelledSet, PairedSet, load_labelled, load_pairs
 from sketchynet.errors import InputError
 from sketchynet.stages.allocator import keep_freed_memory
-from sketchynet.stages.folds import Folds, make_folds
 from sketchynet.stages.run_folder import RunFolder
 from sketchynet.stages.runtime import Runtime
 from sketchynet.stages.student import Student, train_student
-from sketchynet.stages.teacher import store_embeddings, train_member
+from sketchynet.stages.task import TRAIN, task_of
+from sketchynet.stages.teacher import train_member
 
 
 @dataclass(frozen=True)
@@ -32,9 +31,19 @@ class Places:
     cache: Path | None
     weights: Path | None
 
-    def load(self, recipe: Recipe, *, progress: bool) -> PairedSet:
-        """The recipe's paired set, prepared once and read from the cache afterwards."""
+    def load(self, recipe: Recipe, *, progress: bool) -> PairedSet | LabelledSet:
+        """The recipe's data, prepared once and read from the cache afterwards."""
         data = recipe.data
+        if recipe.recognition is not None:
+            return load_labelled(
+                data.source,
+                root=self.data,
+                validation=data.validation,
+                seed=data.seed,
+                options=data.options,
+                cache_dir=self.cache,
+                progress=progress,
+            )
         return load_pairs(
             data.source,
             root=self.data,
@@ -47,23 +56,16 @@ class Places:
         )
 
 
-def folds_of(recipe: Recipe, pairs: PairedSet) -> Folds:
-    """The recipe's partition of the training photos."""
-    return make_folds(pairs, recipe.selector, seed=recipe.data.seed)
-
-
 def train_networks(runtime: Runtime, *, recipe: Recipe, places: Places, stages: Collection[str]) -> None:
     """Trains the full network (stage ``teacher``) and the students (stage ``student``)."""
     keep_freed_memory()
-    pairs = places.load(recipe, progress=False)
-    folds = folds_of(recipe, pairs)
+    task = task_of(recipe, places.load(recipe, progress=False))
+    folds = task.folds()
     run = places.run
     if "teacher" in stages:
         for member in range(recipe.teacher.members):
-            train_member(
-                member, recipe, pairs, runtime, run, sketches=pairs.sketch_indices(0), weights=places.weights
-            )
-        store_embeddings(recipe, pairs, runtime, run)
+            train_member(member, task, runtime, run, sketches=task.indices(TRAIN), weights=places.weights)
+        task.store_teacher(runtime, run)
     if "student" in stages:
         if not run.teacher_embeddings.exists():
             raise InputError(f"{run.root} has no finished teacher to distil from; run --stage teacher first")
@@ -71,6 +73,9 @@ def train_networks(runtime: Runtime, *, recipe: Recipe, places: Places, stages: 
         jobs.append(Student("student", folds.student))
         if folds.cross_fitted:
             epochs = recipe.selector.fold_epochs
-            jobs += [Student(run.fold(n), sketches, epochs=epochs) for n, sketches in enumerate(folds.fitted)]
+            jobs += [
+                Student(name, sketches, epochs=epochs)
+                for name, sketches in zip(folds.judges, folds.fitted, strict=True)
+            ]
         for job in jobs:
-            train_student(job, recipe, pairs, runtime, run, weights=places.weights)
+            train_student(job, task, runtime, run, weights=places.weights)

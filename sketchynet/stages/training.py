@@ -1,4 +1,4 @@
-"""The loop that trains one embedding network, for every stage that does.
+"""The loop that trains one network by gradient, for every stage and task that does.
 
 Data-parallel and single-process training are the same code: see :mod:`sketchynet.stages.runtime`. After
 every epoch rank 0 writes a checkpoint from which the stage goes on bit for bit (CPU, same number of threads).
@@ -11,50 +11,59 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 
 from sketchynet import checkpoint
-from sketchynet.config import AugmentationConfig, OptimizationConfig
-from sketchynet.data.pairs import PairedSet
+from sketchynet.config import OptimizationConfig
 from sketchynet.errors import InputError
 from sketchynet.models.embedder import Embedder
-from sketchynet.stages.batches import BatchPlan, PairSampler, prefetched
+from sketchynet.stages.batches import BatchPlan, prefetched
 from sketchynet.stages.runtime import Report, Runtime
-from sketchynet.stages.validation import validation_score
 
-__all__ = ["EmbeddingStage", "train_embedder"]
+__all__ = ["Examples", "TrainingStage", "train_network"]
 
-Objective = Callable[[list[torch.Tensor], torch.Tensor, np.ndarray, np.ndarray], tuple[torch.Tensor, dict[str, float]]]
-"""(sketch embeddings of the global batch, one (B, D) a canvas; photo embeddings (B, D); sketch indices;
-photo indices) → loss and figures for the log."""
+
+class Examples(Protocol):
+    """What a network learns from, and how it is told: the task's part of a training stage."""
+
+    def epoch(self, epoch: int) -> list[np.ndarray]:
+        """The global batches of an epoch, each the int64 numbers of its sketches."""
+
+    def compose(self, plan: BatchPlan, *, epoch: int, rows: np.ndarray) -> Any:
+        """Draws ``rows`` (this worker's part) of a planned batch."""
+
+    def outputs(self, network: Embedder, batch: Any, device: torch.device) -> list[torch.Tensor]:
+        """What the loss needs of the network, each a tensor with one row an example of this worker."""
+
+    def loss(
+        self, outputs: list[torch.Tensor], plan: BatchPlan, epoch: int
+    ) -> tuple[torch.Tensor, dict[str, float]]:
+        """Scalar loss of the global batch, from the outputs of all workers, and figures for the log."""
+
+    def validate(self, network: Embedder) -> dict[str, float]:
+        """Figures on the validation split; ``validation/score`` decides which weights are kept."""
 
 
 @dataclass(frozen=True)
-class EmbeddingStage:
+class TrainingStage:
     """One network to train."""
 
     name: str
     build: Callable[[], Embedder]
     """Makes the network with its first weights; torch's generator is seeded before."""
-    objective: Objective
+    examples: Examples
     plan: Callable[[int, int], tuple[tuple[int, ...], int]]
     """(epoch, step) → canvas sizes and photo size of that step."""
     optimization: OptimizationConfig
-    augmentation: AugmentationConfig
     seed: int
-    sketches: np.ndarray
-    """int64: the sketches to train on."""
-    validation_canvases: tuple[int, ...]
-    """Canvas sizes at which the network is validated; their mean decides."""
-    validation_photo_size: int
     parameters: Mapping[str, Any]
     """What the log shows of the stage's settings."""
 
 
-def train_embedder(stage: EmbeddingStage, pairs: PairedSet, runtime: Runtime, folder: Path) -> None:
+def train_network(stage: TrainingStage, runtime: Runtime, folder: Path) -> None:
     """Trains a network and writes it to ``folder/final``; goes on from the newest checkpoint if there is one.
 
     A stage whose ``final`` exists is done and returns at once.
@@ -65,14 +74,14 @@ def train_embedder(stage: EmbeddingStage, pairs: PairedSet, runtime: Runtime, fo
     settings = stage.optimization
     if runtime.world_size > settings.batch_size // 4:
         raise InputError(
-            f"{stage.name}: {runtime.world_size} workers share a batch of {settings.batch_size} pairs; each needs "
+            f"{stage.name}: {runtime.world_size} workers share a batch of {settings.batch_size}; each needs "
             "at least 4. Use fewer --workers or a larger optimization.batch_size"
         )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stage.seed)
         network = stage.build().to(runtime.device)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing from torch's stubs
-    run = _Run(stage, pairs, runtime, network)
+    run = _Run(stage, runtime, network)
     if runtime.rank == 0:
         checkpoint.remove_partial(folder)
     newest = checkpoint.latest_epoch(folder)
@@ -102,16 +111,9 @@ def train_embedder(stage: EmbeddingStage, pairs: PairedSet, runtime: Runtime, fo
 class _Run:
     """The moving parts of a training run."""
 
-    def __init__(self, stage: EmbeddingStage, pairs: PairedSet, runtime: Runtime, network: Embedder) -> None:
-        self.stage, self.pairs, self.runtime, self.network = stage, pairs, runtime, network
+    def __init__(self, stage: TrainingStage, runtime: Runtime, network: Embedder) -> None:
+        self.stage, self.runtime, self.network = stage, runtime, network
         self.epoch = self.steps = 0
-        self.sampler = PairSampler(
-            pairs,
-            stage.sketches,
-            batch_size=stage.optimization.batch_size,
-            seed=stage.seed,
-            mixed=stage.optimization.batches == "mixed",
-        )
         self.optimizer = torch.optim.AdamW(
             _parameter_groups(network, stage.optimization), lr=stage.optimization.learning_rate
         )
@@ -121,20 +123,17 @@ class _Run:
         self.metrics: dict[str, float] = {}
 
     def train_epoch(self) -> dict[str, float]:
-        """One pass over the training photos; the mean figures of its steps."""
+        """One pass over the examples; the mean figures of its steps."""
         stage, runtime, network = self.stage, self.runtime, self.network
-        batches = self.sampler.epoch(self.epoch)
+        batches = stage.examples.epoch(self.epoch)
         plans = [BatchPlan(batch, *stage.plan(self.epoch, step)) for step, batch in enumerate(batches)]
         steps = len(plans)
         network.train()
         sums: dict[str, float] = {}
         started = reported = time.monotonic()
         drawn = prefetched(
-            self.pairs,
             plans,
-            stage.augmentation,
-            seed=stage.seed,
-            epoch=self.epoch,
+            lambda plan, rows: stage.examples.compose(plan, epoch=self.epoch, rows=rows),
             rank=runtime.rank,
             world_size=runtime.world_size,
         )
@@ -145,11 +144,9 @@ class _Run:
             torch.manual_seed(int(entropy.generate_state(1)[0]))
             precise = stage.optimization.precision == "float32"
             with torch.autocast(runtime.device.type, dtype=torch.bfloat16, enabled=not precise):
-                photo = network.embed_photos(batch.images.to(runtime.device))
-                sketch = [network.embed_sketches(c.to(runtime.device)) for c in batch.canvases]
-            gathered = [runtime.gather(rows.float()) for rows in sketch]
-            photos = self.pairs.sketch_photo[plan.sketches]
-            loss, figures = stage.objective(gathered, runtime.gather(photo.float()), plan.sketches, photos)
+                outputs = stage.examples.outputs(network, batch, runtime.device)
+            gathered = [runtime.gather(rows.float()) for rows in outputs]
+            loss, figures = stage.examples.loss(gathered, plan, self.epoch)
             self._step(loss)
             for key, value in ({"loss": float(loss.detach())} | figures).items():
                 sums[key] = sums.get(key, 0.0) + value
@@ -206,12 +203,7 @@ class _Run:
         current = {k: v.clone() for k, v in self.network.state_dict().items()}
         weights = {k: v.clone() for k, v in self.weights().items()}
         self.network.load_state_dict(weights)
-        figures = validation_score(
-            self.network,
-            self.pairs,
-            canvases=stage.validation_canvases,
-            photo_size=stage.validation_photo_size,
-        )
+        figures = stage.examples.validate(self.network)
         self.network.load_state_dict(current)
         if figures["validation/score"] > self.best_score or stage.optimization.keep == "last":
             self.best, self.best_score, self.metrics = weights, figures["validation/score"], figures

@@ -1,0 +1,309 @@
+"""Retrieval of the photo that a sketch shows: what its networks learn from, and how it is ranked and rewarded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from sketchynet import checkpoint
+from sketchynet.config import NetworkConfig, OptimizationConfig, RankingConfig, Recipe
+from sketchynet.data.pairs import PairedSet
+from sketchynet.losses import contrastive_loss, triplet_loss
+from sketchynet.models.embedder import Embedder
+from sketchynet.ops import relational_huber
+from sketchynet.retrieval import accuracy, category_ranks, mean_reciprocal_rank
+from sketchynet.stages.batches import BatchPlan, PairBatch, PairSampler, compose
+from sketchynet.stages.embedding import EmbeddingNetwork, embed_photos, embed_sketches
+from sketchynet.stages.folds import Folds, make_folds
+from sketchynet.stages.networks import new_embedder, read_embedder
+from sketchynet.stages.rewards import Judge, RolloutWorker
+from sketchynet.stages.run_folder import RunFolder
+from sketchynet.stages.runtime import Rollout, Runtime
+from sketchynet.stages.task import TRAIN, VALIDATION
+from sketchynet.stages.teacher import full_network
+
+Objective = Callable[[list[torch.Tensor], torch.Tensor, np.ndarray, np.ndarray], tuple[torch.Tensor, dict[str, float]]]
+"""(sketch embeddings of the global batch, one (B, D) a canvas; photo embeddings (B, D); sketch indices;
+photo indices) → loss and figures for the log."""
+
+
+def ranking_loss(
+    config: RankingConfig, sketch: torch.Tensor, photo: torch.Tensor, content: torch.Tensor
+) -> torch.Tensor:
+    """The recipe's loss on sketch–photo distances, sketch and photo (B, D); scalar."""
+    if config.kind == "triplet":
+        return triplet_loss(sketch, photo, content, margin=config.margin, mining=config.mining)
+    return contrastive_loss(
+        sketch, photo, content, temperature=config.temperature, similarity="cosine", symmetric=True
+    )
+
+
+def ranking_objective(config: RankingConfig, pairs: PairedSet) -> Objective:
+    """The ranking loss averaged over the canvases, as an objective of the training loop."""
+
+    def objective(
+        sketch: list[torch.Tensor], photo: torch.Tensor, sketches: np.ndarray, photos: np.ndarray
+    ) -> tuple[torch.Tensor, dict[str, float]]:
+        content = torch.from_numpy(pairs.content[photos]).to(photo.device)
+        return torch.stack([ranking_loss(config, s, photo, content) for s in sketch]).mean(), {}
+
+    return objective
+
+
+def distillation_objective(recipe: Recipe, pairs: PairedSet, teacher: dict[str, torch.Tensor]) -> Objective:
+    """λ·L_tri + (1−λ)·L_RKD, averaged over the canvases (section "SketchyNetV1" of the paper).
+
+    Args:
+        teacher: the full network's embeddings, ``sketches`` (S, Dt) and ``photos`` (P, Dt), of clean inputs.
+    """
+    settings = recipe.student.distillation
+    ranking = ranking_objective(recipe.student.ranking, pairs)
+
+    def objective(
+        sketch: list[torch.Tensor], photo: torch.Tensor, sketches: np.ndarray, photos: np.ndarray
+    ) -> tuple[torch.Tensor, dict[str, float]]:
+        rank_loss, _ = ranking(sketch, photo, sketches, photos)
+        relational = settings.scale * relational_huber(
+            teacher["sketches"][sketches].to(photo.device),
+            teacher["photos"][photos].to(photo.device),
+            torch.stack(sketch),
+            photo,
+            content=torch.from_numpy(pairs.content[photos]).to(photo.device),
+            weights=settings.relations,
+            delta=settings.huber_delta,
+            normalize=settings.normalize,
+        )
+        share = settings.ranking_share
+        loss = share * rank_loss + (1.0 - share) * relational
+        return loss, {"loss_ranking": float(rank_loss.detach()), "loss_relational": float(relational.detach())}
+
+    return objective
+
+
+class PairExamples:
+    """Sketch–photo pairs, flipped and changed together."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        pairs: PairedSet,
+        objective: Objective,
+        optimization: OptimizationConfig,
+        *,
+        sketches: np.ndarray,
+        seed: int,
+        canvases: tuple[int, ...],
+        photo_size: int,
+    ) -> None:
+        """``canvases`` and ``photo_size`` are those at which the network is validated."""
+        self._pairs, self._objective, self._augmentation = pairs, objective, recipe.augmentation
+        self._canvases, self._photo_size, self._seed = canvases, photo_size, seed
+        self._sampler = PairSampler(
+            pairs,
+            sketches,
+            batch_size=optimization.batch_size,
+            seed=seed,
+            mixed=optimization.batches == "mixed",
+        )
+
+    def epoch(self, epoch: int) -> list[np.ndarray]:
+        """Every photo once, with one of its sketches."""
+        return self._sampler.epoch(epoch)
+
+    def compose(self, plan: BatchPlan, *, epoch: int, rows: np.ndarray) -> PairBatch:
+        """Augments and draws this worker's part."""
+        return compose(self._pairs, plan, self._augmentation, seed=self._seed, epoch=epoch, rows=rows)
+
+    def outputs(self, network: Embedder, batch: PairBatch, device: torch.device) -> list[torch.Tensor]:
+        """Embeddings of the photos, then of the sketches at every canvas."""
+        photo = network.embed_photos(batch.images.to(device))
+        return [photo, *(network.embed_sketches(canvas.to(device)) for canvas in batch.canvases)]
+
+    def loss(
+        self, outputs: list[torch.Tensor], plan: BatchPlan, epoch: int
+    ) -> tuple[torch.Tensor, dict[str, float]]:
+        """The objective over the global batch."""
+        photo, *sketch = outputs
+        return self._objective(sketch, photo, plan.sketches, self._pairs.sketch_photo[plan.sketches])
+
+    def validate(self, network: Embedder) -> dict[str, float]:
+        """See :func:`validation_score`."""
+        return validation_score(network, self._pairs, canvases=self._canvases, photo_size=self._photo_size)
+
+
+def ranks_of(
+    pairs: PairedSet, sketches: np.ndarray, queries: torch.Tensor, photos: np.ndarray, gallery: torch.Tensor
+) -> torch.Tensor:
+    """int64 (n,): rank of each sketch's photo among the gallery photos of its category, from 1.
+
+    Args:
+        sketches: int64 (n,), indices of the sketches whose embeddings are ``queries`` (n, D).
+        photos: int64 (g,) ascending, indices of the photos whose embeddings are ``gallery`` (g, D).
+    """
+    wanted = pairs.sketch_photo[sketches]
+    return category_ranks(
+        queries,
+        torch.from_numpy(pairs.categories[wanted]),
+        gallery,
+        torch.from_numpy(pairs.categories[photos]),
+        torch.from_numpy(np.searchsorted(photos, wanted)),
+    )
+
+
+def validation_score(
+    network: EmbeddingNetwork, pairs: PairedSet, *, canvases: tuple[int, ...], photo_size: int
+) -> dict[str, float]:
+    """Figures on the validation split; ``validation/score`` decides which weights are kept.
+
+    The score is the mean of Acc@1 and MRR over canvases and categories: Acc@1 is what is claimed, MRR moves
+    where Acc@1 on a small split does not.
+    """
+    photos, sketches = pairs.photo_indices(VALIDATION), pairs.sketch_indices(VALIDATION)
+    gallery = embed_photos(network, pairs, photos, photo_size)
+    figures: dict[str, float] = {}
+    scores = []
+    for canvas in canvases:
+        queries = embed_sketches(network, pairs.sketches.select(sketches), canvas)
+        ranks = ranks_of(pairs, sketches, queries, photos, gallery)
+        categories = pairs.categories[pairs.sketch_photo[sketches]]
+        by_category = [ranks[torch.from_numpy(categories == c)] for c in np.unique(categories)]
+        acc = float(np.mean([accuracy(r, 1) for r in by_category]))
+        mrr = float(np.mean([mean_reciprocal_rank(r) for r in by_category]))
+        figures |= {f"validation/acc1_{canvas}": acc, f"validation/mrr_{canvas}": mrr}
+        scores.append((acc + mrr) / 2)
+    return figures | {"validation/score": float(np.mean(scores))}
+
+
+@dataclass(frozen=True)
+class Retrieval:
+    """The task of finding the photo that a sketch shows."""
+
+    recipe: Recipe
+    pairs: PairedSet
+
+    @property
+    def sketches(self):
+        """The sketches of the paired set."""
+        return self.pairs.sketches
+
+    def indices(self, split: int) -> np.ndarray:
+        """int64: the sketches whose photo is in the split."""
+        return self.pairs.sketch_indices(split)
+
+    def folds(self) -> Folds:
+        """By photo, pictures that repeat together."""
+        return make_folds(self.pairs, self.recipe.selector, seed=self.recipe.data.seed)
+
+    def new_network(self, config: NetworkConfig, canvases: tuple[int, ...], weights: Path | None) -> Embedder:
+        """An embedder, shared between sketch and photo."""
+        return new_embedder(config, canvases, weights)
+
+    def teacher_examples(self, sketches: np.ndarray, *, seed: int) -> PairExamples:
+        """Pairs under the ranking loss."""
+        settings = self.recipe.teacher
+        return PairExamples(
+            self.recipe,
+            self.pairs,
+            ranking_objective(settings.ranking, self.pairs),
+            settings.optimization,
+            sketches=sketches,
+            seed=seed,
+            canvases=(settings.canvas,),
+            photo_size=settings.canvas,
+        )
+
+    def student_examples(
+        self, sketches: np.ndarray, folder: RunFolder, *, distilled: bool, seed: int
+    ) -> PairExamples:
+        """Pairs under the ranking loss, or under its mixture with the distilled relations."""
+        settings = self.recipe.student
+        if distilled:
+            teacher = checkpoint.read_network(folder.teacher_embeddings)
+            objective = distillation_objective(self.recipe, self.pairs, teacher)
+        else:
+            objective = ranking_objective(settings.ranking, self.pairs)
+        return PairExamples(
+            self.recipe,
+            self.pairs,
+            objective,
+            settings.optimization,
+            sketches=sketches,
+            seed=seed,
+            canvases=settings.canvases,
+            photo_size=settings.photo_size,
+        )
+
+    def store_teacher(self, runtime: Runtime, folder: RunFolder) -> None:
+        """The full network's embeddings of all training pairs, of clean inputs.
+
+        Rows of other splits are not embedded (they stay NaN), so no student can be distilled on them by mistake.
+        """
+        target, pairs = folder.teacher_embeddings, self.pairs
+        if not target.exists() and runtime.rank == 0:
+            network = full_network(self.recipe, folder).to(runtime.device)
+            sketches, photos = pairs.sketch_indices(TRAIN), pairs.photo_indices(TRAIN)
+            size = self.recipe.teacher.canvas
+            tables = {
+                "sketches": torch.full((len(pairs.sketches), network.dim), float("nan")),
+                "photos": torch.full((len(pairs.photos), network.dim), float("nan")),
+            }
+            tables["sketches"][sketches] = embed_sketches(network, pairs.sketches.select(sketches), size)
+            tables["photos"][photos] = embed_photos(network, pairs, photos, size)
+            checkpoint.write_checkpoint(target, network=tables, config={"canvas": size}, metrics={})
+        runtime.barrier()
+
+    def ranks(
+        self, network: EmbeddingNetwork, split: int, canvases: Sequence[int], photo_size: int
+    ) -> np.ndarray:
+        """int64 (n, K): rank of each sketch's photo among the split's photos of its category."""
+        rows, photos = self.pairs.sketch_indices(split), self.pairs.photo_indices(split)
+        gallery = embed_photos(network, self.pairs, photos, photo_size)
+        queries = self.pairs.sketches.select(rows)
+        columns = [
+            ranks_of(self.pairs, rows, embed_sketches(network, queries, size), photos, gallery).numpy()
+            for size in canvases
+        ]
+        return np.stack(columns, axis=1)
+
+    def rollouts(self, folder: RunFolder, folds: Folds) -> Rollout:
+        """Ranks and triplet losses by the students that were not fitted on the sketch."""
+        recipe = self.recipe
+        judges = []
+        for name, rewarded, photos in zip(folds.judges, folds.rewarded, folds.galleries, strict=True):
+            judge = read_embedder(folder.final(name))
+            gallery = embed_photos(judge, self.pairs, photos, recipe.student.photo_size)
+            judges.append(Judge(judge, rewarded, photos, gallery))
+        return RolloutWorker(
+            self.pairs,
+            judges,
+            recipe.student.canvases,
+            recipe.augmentation,
+            margin=recipe.selector.margin,
+            seed=recipe.seed,
+        )
+
+    def scopes(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """All queries, and those of each category where there are several."""
+        categories = self.pairs.categories[self.pairs.sketch_photo[rows]]
+        scopes = {"all": np.arange(len(rows))}
+        present = np.unique(categories)
+        if len(present) > 1:
+            scopes |= {self.pairs.category_names[c]: np.flatnonzero(categories == c) for c in present}
+        return scopes
+
+    def facts(self, split: int) -> dict[str, Any]:
+        """Hash of the split, photos in the gallery, pictures on both sides of the split."""
+        return {
+            "split_hash": self.pairs.split_hash,
+            "gallery_count": len(self.pairs.photo_indices(split)),
+            "leaks": [list(pair) for pair in self.pairs.leaks()],
+        }
+
+    def answer(self, row: int) -> dict[str, Any]:
+        """The id of the photo."""
+        return {"photo": self.pairs.photo_ids[self.pairs.sketch_photo[row]]}
