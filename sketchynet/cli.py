@@ -189,7 +189,7 @@ def _recipes(options: argparse.Namespace) -> None:
 
 
 def _data(options: argparse.Namespace) -> None:
-    from sketchynet.data import SPLIT_NAMES
+    from sketchynet.data import SPLIT_NAMES, LabelledSet
     from sketchynet.recipes import find_recipe
     from sketchynet.stages.run_folder import RunFolder
     from sketchynet.stages.train import Places
@@ -198,6 +198,10 @@ def _data(options: argparse.Namespace) -> None:
     places = Places(RunFolder(Path()), options.data, options.cache, options.weights)
     pairs = places.load(recipe, progress=True)
     print(f"{pairs.name}: split {pairs.split_hash}")
+    if isinstance(pairs, LabelledSet):
+        counts = ", ".join(f"{len(pairs.sketch_indices(n))} {split}" for n, split in enumerate(SPLIT_NAMES))
+        print(f"  {len(pairs.category_names)} categories, {len(pairs.sketches)} drawings: {counts}")
+        return
     for number, split in enumerate(SPLIT_NAMES):
         print(f"  {split:<11}{len(pairs.photo_indices(number)):>7} photos {len(pairs.sketch_indices(number)):>7} sketches")
     for first, second in pairs.leaks():

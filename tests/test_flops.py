@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from sketchynet.flops import count_parameters, embedder_flops, selector_flops
-from sketchynet.models import CanvasSelector, Embedder, Ensemble
+from sketchynet.models import CanvasSelector, Classifier, Embedder, Ensemble
 
 
 @pytest.mark.parametrize(
@@ -72,3 +72,10 @@ def test_selector() -> None:
     step = 3 * 128 * (5 + 128) + 6 * 128 + 7 * 128
     assert selector_flops(selector, 1) == 2 * (step + 128 * 4 + 4)
     assert selector_flops(selector, 101) - selector_flops(selector, 1) == 200 * step
+
+
+def test_a_classifiers_linear_layer_counts() -> None:
+    classifier = Classifier("mobile_small", classes=10, canvases=(32,))
+    embedder = Embedder("mobile_small", canvases=(32,))
+    assert embedder_flops(classifier, 32) - embedder_flops(embedder, 32) == 2 * 10 * (192 + 1)
+    assert embedder_flops(Ensemble([classifier], flip=True), 32) == 2 * embedder_flops(classifier, 32)

@@ -10,6 +10,8 @@ from sketchynet.losses import (
     contrastive_loss,
     expected_reward_loss,
     leave_one_out_baseline,
+    logit_distillation,
+    margin_rows,
     policy_entropy,
     reinforce_loss,
     reward,
@@ -194,3 +196,19 @@ def test_reinforce_baseline_and_shapes() -> None:
 def test_entropy() -> None:
     assert policy_entropy(torch.zeros(5, 4)).item() == pytest.approx(math.log(4))
     assert policy_entropy(torch.tensor([[100.0, 0.0]])).item() == pytest.approx(0.0)
+
+
+def test_margin_rows_are_the_triplet_loss_of_probabilities() -> None:
+    probabilities = torch.tensor([[0.7, 0.2, 0.1], [0.1, 0.3, 0.6], [0.4, 0.4, 0.2]])
+    rows = margin_rows(probabilities, torch.tensor([0, 1, 1]), margin=0.25)
+    torch.testing.assert_close(rows, torch.tensor([0.0, 0.55, 0.25]))
+
+
+def test_logit_distillation_is_zero_for_equals_and_keeps_its_gradient() -> None:
+    teacher = torch.tensor([[2.0, 0.0, -1.0], [0.5, 0.5, 0.0]])
+    assert float(logit_distillation(teacher.expand(3, -1, -1), teacher, temperature=2.0)) == pytest.approx(0.0, abs=1e-6)
+    student = torch.zeros(2, 3, requires_grad=True)
+    logit_distillation(student, teacher, temperature=2.0).backward()
+    # d/dz of T² KL at temperature T is T (q − p).
+    expected = 2.0 * (torch.full((2, 3), 1 / 3) - (teacher / 2.0).softmax(dim=1)) / 2
+    torch.testing.assert_close(student.grad, expected)

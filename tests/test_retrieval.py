@@ -10,6 +10,7 @@ from sketchynet.retrieval import (
     bootstrap_interval,
     category_ranks,
     hits,
+    label_ranks,
     mean_reciprocal_rank,
     paired_bootstrap,
     reciprocal_ranks,
@@ -76,3 +77,11 @@ def test_pairing_narrows_the_interval() -> None:
     assert difference.high - difference.low < alone.high - alone.low
     with pytest.raises(InputError, match="same queries"):
         paired_bootstrap(first, first[:-1])
+
+
+def test_label_ranks_count_ties_against_us() -> None:
+    scores = torch.tensor([[0.1, 0.7, 0.2], [0.4, 0.4, 0.2], [0.0, 0.0, 0.0], [0.5, 0.3, 0.2]])
+    assert label_ranks(scores, torch.tensor([1, 0, 2, 2])).tolist() == [1, 2, 3, 3]
+    scores[2, 1] = float("nan")
+    with pytest.raises(InputError, match="query 2"):
+        label_ranks(scores, torch.tensor([1, 0, 2, 2]))

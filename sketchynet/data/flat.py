@@ -262,13 +262,16 @@ class FlatSketches:
         first, last = arrays["sketch_offsets"][row : row + 2]
         offsets = arrays["stroke_offsets"][first : last + 1]
         widths, erasers = arrays.get("widths"), arrays.get("erasers")
-        return Sketch(
-            arrays["points"][offsets[0] : offsets[-1]],
-            offsets - offsets[0],
-            arrays["ids"][row].decode(),
-            None if widths is None else widths[first:last],
-            None if erasers is None else erasers[first:last],
-        )
+        try:
+            return Sketch(
+                arrays["points"][offsets[0] : offsets[-1]],
+                offsets - offsets[0],
+                arrays["ids"][row].decode(),
+                None if widths is None else widths[first:last],
+                None if erasers is None else erasers[first:last],
+            )
+        except (ValueError, IndexError) as error:
+            raise self._damaged(f"{_shard_name(shard)}, row {row}: {error}") from error
 
     def select(self, indices: ArrayLike) -> SketchBatch:
         """The drawings at `indices` (M,) in that order, repeats allowed; bool (len,) masks and slices work too."""
@@ -296,8 +299,11 @@ class FlatSketches:
     def _rows(self, shard: int, rows: NDArray[np.int64]) -> SketchBatch:
         """Some rows of one shard: only their pages are read."""
         arrays = self.arrays(shard)
-        strokes, sketch_offsets = _ranges(arrays["sketch_offsets"], rows)
-        points, stroke_offsets = _ranges(arrays["stroke_offsets"], strokes)
+        try:
+            strokes, sketch_offsets = _ranges(arrays["sketch_offsets"], rows, self.counts[shard]["strokes"])
+            points, stroke_offsets = _ranges(arrays["stroke_offsets"], strokes, self.counts[shard]["points"])
+        except ValueError as error:
+            raise self._damaged(f"{_shard_name(shard)}: {error}") from error
         widths, erasers = arrays.get("widths"), arrays.get("erasers")
         return SketchBatch(
             arrays["points"][points],
@@ -360,10 +366,12 @@ def _mapped(path: Path) -> np.ndarray:
     return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False)).view(np.ndarray)
 
 
-def _ranges(offsets: np.ndarray, parts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _ranges(offsets: np.ndarray, parts: np.ndarray, total: int) -> tuple[np.ndarray, np.ndarray]:
     """Numbers [offsets[p], offsets[p + 1]) for every p of `parts`, joined, and the offsets of the joint parts."""
     firsts = offsets[parts]
     counts = offsets[parts + 1] - firsts
+    if len(parts) and (counts.min() <= 0 or firsts.min() < 0 or (firsts + counts).max() > total):
+        raise ValueError(f"its offsets do not rise from 0 to {total}")
     joined = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     return np.arange(joined[-1]) + np.repeat(firsts - joined[:-1], counts), joined
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from hashlib import sha256
+from itertools import pairwise
 from typing import Any, Protocol
 
 import numpy as np
 
-from sketchynet.data.splits import SPLIT_NAMES, TEST, TRAIN, VALIDATION, split_hash
+from sketchynet.data.splits import SPLIT_NAMES, TEST, TRAIN, VALIDATION
 from sketchynet.errors import InputError
 from sketchynet.sketch import SketchBatch
 
@@ -41,7 +42,7 @@ class LabelledSet:
     split: np.ndarray
     """int8 (S,): 0 train, 1 validation, 2 test; by drawing, every category in the same shares."""
     split_hash: str = ""
-    """First 16 hex digits of SHA-256 over the sorted (drawing id, split); computed where it is left empty."""
+    """16 hex digits that tell ids and split, whatever the order of the drawings; computed where left empty."""
     notes: tuple[str, ...] = ()
     """What a reader of results should know."""
 
@@ -66,8 +67,10 @@ class LabelledSet:
                     f"{stop - 1} ({len(wrong)} such); correct or drop it"
                 )
             object.__setattr__(self, field, value.astype(dtype))
+        keys = _keys(ids, 0)
+        _check_unique(ids, keys, where)
         if self.split_hash == "":
-            object.__setattr__(self, "split_hash", split_hash([str(name) for name in ids], self.split))
+            object.__setattr__(self, "split_hash", _hash_of(keys, self.split))
 
     def sketch_indices(self, split: int) -> np.ndarray:
         """int64: the drawings in `split` (0 train, 1 validation, 2 test), ascending."""
@@ -96,7 +99,7 @@ def split_drawings(
     keys = _keys(ids, seed)
     order = np.lexsort((keys, labels))
     bounds = np.flatnonzero(np.diff(labels[order], prepend=-1, append=-1))
-    for first, last in zip(bounds[:-1], bounds[1:], strict=True):
+    for first, last in pairwise(bounds.tolist()):
         members, count = order[first:last], last - first
         tested = max(1, round(test * count))
         validated = max(1, round(validation * (count - tested)))
@@ -108,6 +111,23 @@ def split_drawings(
         split[members[:tested]] = TEST
         split[members[tested : tested + validated]] = VALIDATION
     return split
+
+
+def _hash_of(keys: np.ndarray, split: np.ndarray) -> str:
+    """The hash over (key, split), sorted; arrays throughout, since there may be millions."""
+    order = np.argsort(keys)
+    digest = sha256(keys[order].astype(">u8").tobytes())
+    digest.update(split[order].tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _check_unique(ids: Any, keys: np.ndarray, where: str) -> None:
+    order = np.argsort(keys, kind="stable")
+    for n in np.flatnonzero(np.diff(keys[order]) == 0):
+        first, second = ids[int(order[n])], ids[int(order[n + 1])]
+        if first == second:
+            places = f"numbers {int(order[n])} and {int(order[n + 1])}"
+            raise InputError(f"{where}: drawing {first!r} occurs twice ({places}); remove one of them")
 
 
 def _keys(ids: Any, seed: int) -> np.ndarray:

@@ -67,7 +67,7 @@ def load_pairs(
     elif source in FILE_SOURCES:
         reader = FILE_SOURCES[source]
         _check_options(source, options, reader.options)
-        listing = reader.list_files(_existing_root(source, root), options)
+        listing = reader.list_files(existing_root(source, root), options)
         pairs = prepare_files(listing, size, cache_dir=cache_dir, progress=progress)
         if not len(pairs.photo_indices(VALIDATION)):
             split = carve_validation(
@@ -122,7 +122,8 @@ def _procedural(
     return prepared_set("procedural", cache_key({**values, "size": size}, [code]), build, cache_dir)
 
 
-def _existing_root(source: str, root: Path | None) -> Path:
+def existing_root(source: str, root: Path | None) -> Path:
+    """The folder with real data: `root`, else $SKETCHYNET_DATA. InputError where it is missing."""
     named = os.environ.get("SKETCHYNET_DATA")
     if root is None and not named:
         raise InputError(

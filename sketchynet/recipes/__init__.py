@@ -8,12 +8,13 @@ from pathlib import Path
 
 from sketchynet.config import Recipe, load_recipe
 from sketchynet.errors import InputError
-from sketchynet.recipes import procedural, qmul_v1
+from sketchynet.recipes import procedural, qmul_v1, quickdraw
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
     "demo": procedural.demo,
     "procedural": procedural.procedural,
     "qmul_v1": qmul_v1.qmul_v1,
+    "quickdraw": quickdraw.quickdraw,
 }
 
 

@@ -18,6 +18,7 @@ from sketchynet.models.weights import load_backbone_weights
 
 WEIGHTS_VARIABLE = "SKETCHYNET_WEIGHTS"
 _Network = TypeVar("_Network", bound=nn.Module)
+_Embedder = TypeVar("_Embedder", bound=Embedder)
 
 
 def new_embedder(config: NetworkConfig, canvases: tuple[int, ...], weights_folder: Path | None) -> Embedder:
@@ -44,9 +45,8 @@ def _options(config: NetworkConfig) -> dict[str, Any]:
     return config.model_dump(include={"norm", "pooling", "normalize", "projection"})
 
 
-def _with_weights(network: _Network, config: NetworkConfig, folder: Path | None) -> _Network:
+def _with_weights(network: _Embedder, config: NetworkConfig, folder: Path | None) -> _Embedder:
     if config.weights is not None:
-        assert isinstance(network, Embedder)
         load_backbone_weights(network, find_weights(config.weights, folder))
     return network
 

@@ -15,7 +15,7 @@ from sketchynet import checkpoint
 from sketchynet.config import AugmentationConfig, NetworkConfig, OptimizationConfig, Recipe, RecognitionConfig
 from sketchynet.data.labelled import Drawings, LabelledSet
 from sketchynet.losses import logit_distillation, margin_rows
-from sketchynet.models.embedder import Classifier, Embedder
+from sketchynet.models.embedder import Classifier, Embedder, Ensemble
 from sketchynet.ops import relational_huber
 from sketchynet.raster import rasterize
 from sketchynet.retrieval import accuracy, label_ranks, mean_reciprocal_rank
@@ -33,10 +33,14 @@ from sketchynet.stages.teacher import full_network
 
 def classify(network: EmbeddingNetwork, sketches: SketchBatch, canvas: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Logits float32 (n, C) and embeddings (n, D) on the CPU, of sketches drawn at one canvas size."""
-    assert not isinstance(network, Embedder) or isinstance(network, Classifier)
-    return in_chunks(network, len(sketches), lambda rows, device: network.classify(  # type: ignore[union-attr]
-        torch.from_numpy(rasterize(sketches.select(rows), canvas)).to(device)
-    ))
+
+    def chunk(rows: np.ndarray, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+        drawn = torch.from_numpy(rasterize(sketches.select(rows), canvas))
+        assert isinstance(network, Classifier | Ensemble)
+        return network.classify(drawn.to(device))
+
+    logits, embeddings = in_chunks(network, len(sketches), chunk)
+    return logits, embeddings
 
 
 class Objective(Protocol):

@@ -28,7 +28,9 @@ TRAIN, VALIDATION, TEST = range(3)
 class Task(Protocol):
     """A task with its recipe and its data."""
 
-    recipe: Recipe
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe."""
 
     @property
     def sketches(self) -> Drawings:

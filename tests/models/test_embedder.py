@@ -8,7 +8,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sketchynet.errors import InputError
-from sketchynet.models import CanvasSelector, Embedder, Ensemble, build_from_config, photo_input, sketch_input
+from sketchynet.models import (
+    CanvasSelector,
+    Classifier,
+    Embedder,
+    Ensemble,
+    build_from_config,
+    photo_input,
+    sketch_input,
+)
 from sketchynet.models.pooling import build_pooling
 
 
@@ -137,3 +145,29 @@ def test_configurations_rebuild_the_network() -> None:
 def test_bad_configurations(config: dict) -> None:
     with pytest.raises(InputError):
         build_from_config(config)
+
+
+def test_a_classifier_is_its_embedding_and_a_linear_layer() -> None:
+    network = Classifier("mobile_small", classes=7, dropout=0.5, canvases=(32, 64), norm="frozen").eval()
+    torch.nn.init.normal_(network.head.weight)
+    canvas = _canvas(32)
+    logits, embedding = network.classify(canvas)
+    torch.testing.assert_close(embedding, network.embed_sketches(canvas))
+    torch.testing.assert_close(logits, embedding @ network.head.weight.T + network.head.bias)
+    again = build_from_config(network.config)
+    assert isinstance(again, Classifier) and again.config == network.config
+    again.load_state_dict(network.state_dict())
+    torch.testing.assert_close(again.eval().classify(canvas)[0], logits)
+    with pytest.raises(InputError, match="at least 2"):
+        Classifier("mobile_small", classes=1)
+
+
+def test_an_ensemble_of_classifiers_averages_logits_over_members_and_mirror_images() -> None:
+    members = [Classifier("mobile_small", classes=4, canvases=(32,), norm="frozen").eval() for _ in range(2)]
+    for member in members:
+        torch.nn.init.normal_(member.head.weight)
+    canvas = _canvas(32)
+    logits, embedding = Ensemble(members, flip=True).eval().classify(canvas)
+    each = [m.classify(view)[0] for m in members for view in (canvas, canvas.flip(2))]
+    torch.testing.assert_close(logits, torch.stack(each).mean(dim=0))
+    assert embedding.shape == (3, 4 * 192)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 from small import small_pairs
@@ -40,7 +42,8 @@ def test_parts_of_workers_make_the_batch_of_one_process() -> None:
     settings = AugmentationConfig()
 
     def part(rank: int, world: int):
-        ((_, batch),) = prefetched(pairs, [plan], settings, seed=1, epoch=2, rank=rank, world_size=world)
+        drawn = partial(compose, pairs, augmentation=settings, seed=1, epoch=2)
+        ((_, batch),) = prefetched([plan], lambda p, rows: drawn(p, rows=rows), rank=rank, world_size=world)
         return batch
 
     whole, first, second = part(0, 1), part(0, 2), part(1, 2)

@@ -7,6 +7,7 @@ from small import small_pairs, small_recipe
 
 from sketchynet.models import CanvasSelector, Embedder
 from sketchynet.models.selector import selector_input
+from sketchynet.stages.retrieval import Retrieval
 from sketchynet.stages.run_folder import RunFolder
 from sketchynet.stages.runtime import LocalRuntime, RolloutRequest, RolloutResult
 from sketchynet.stages.selector import Validation, choose, pick, shifted, train_selector
@@ -90,7 +91,8 @@ def test_policy_learns_which_sketches_need_the_large_canvas(tmp_path, gradient: 
 
     student = Embedder("mobile_small", canvases=(16, 32)).eval()
     folder = RunFolder(tmp_path)
-    train_selector(recipe, pairs, LocalRuntime(), rollout, folder, student=student, sketches=sketches)
+    task = Retrieval(recipe, pairs)
+    train_selector(task, LocalRuntime(), rollout, folder, student=student, sketches=sketches)
     from sketchynet.stages.networks import read_selector
 
     policy = read_selector(folder.final("selector"))

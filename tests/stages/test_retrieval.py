@@ -7,7 +7,7 @@ from small import small_pairs, small_recipe
 
 from sketchynet.losses import triplet_loss
 from sketchynet.ops import relational_huber
-from sketchynet.stages.student import distillation_objective
+from sketchynet.stages.retrieval import distillation_objective
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
