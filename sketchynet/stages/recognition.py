@@ -17,7 +17,7 @@ from sketchynet.data.labelled import Drawings, LabelledSet
 from sketchynet.losses import logit_distillation, margin_rows
 from sketchynet.models.embedder import Classifier, Embedder, Ensemble
 from sketchynet.ops import relational_huber
-from sketchynet.raster import rasterize
+from sketchynet.raster import rasterize, rasterize_sizes
 from sketchynet.retrieval import accuracy, label_ranks, mean_reciprocal_rank
 from sketchynet.sketch import SketchBatch
 from sketchynet.stages.batches import BatchPlan, draw, shuffled_batches
@@ -138,7 +138,7 @@ class DrawingExamples:
             seed=self.view_seed if self.views else self.seed,
             view=self._view(epoch),
         )
-        return [torch.from_numpy(rasterize(drawn, size)) for size in plan.canvases]
+        return [torch.from_numpy(drawing) for drawing in rasterize_sizes(drawn, plan.canvases)]
 
     def _view(self, epoch: int) -> int:
         return epoch % self.views if self.views else epoch
