@@ -150,7 +150,7 @@ def test_objective_is_the_stated_mixture() -> None:
 
 def test_the_full_network_is_asked_about_the_views_that_students_see(tmp_path: Path) -> None:
     data = labelled()
-    settings = recipe("teacher.optimization.epochs=1", "teacher.optimization.validate_every=1", "teacher.flip=false")
+    settings = recipe("teacher.optimization.epochs=1", "teacher.members=1")
     task, folder, train = Recognition(settings, data), RunFolder(tmp_path), data.sketch_indices(0)
     train_member(0, task, LocalRuntime(), folder, sketches=train, weights=None)
     task.store_teacher(LocalRuntime(), folder)
