@@ -12,9 +12,9 @@ A folder, written whole or not at all::
         widths.npy, erasers.npy      (S,)               only where some drawing has them
         shard.json                   its counts, and where the source went on after it
 
-While it is written it is called ``FOLDER.partial``; a shard gets its name when it is complete. A writer that
-finds such a folder goes on after the last complete shard, so whoever feeds it asks it where that was
-(`FlatWriter.position`). No file holds pickles, and nothing is ever held but one shard.
+While it is written (`sketchynet.data.flat_writer`) it is called ``FOLDER.partial``; a shard gets its name when it
+is complete. A writer that finds such a folder goes on after the last complete shard, so whoever feeds it asks it
+where that was. No file holds pickles.
 
 Fetching a drawing touches its own pages alone; a process that reads a set holds what it has read in the page
 cache, which all processes of a machine share. `FlatSketches` pickles as its path: hand it to workers, and let
@@ -25,13 +25,11 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import shutil
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -41,148 +39,10 @@ from sketchynet.errors import InputError
 from sketchynet.sketch import Sketch, SketchBatch
 
 FORMAT = 1
-SHARD = 65_536
-"""Drawings a shard: about 30 MB of QuickDraw."""
+"""Raised whenever the files change their meaning."""
 
-_ARRAYS = ("points", "stroke_offsets", "sketch_offsets", "labels", "ids")
-_OPTIONAL = ("widths", "erasers")
-
-
-class FlatWriter:
-    """Writes drawings that come in chunks; a context manager. `finish` gives the folder its name.
-
-    Without `finish` (an error, a kill) the complete shards stay in ``FOLDER.partial`` for the next attempt.
-    """
-
-    def __init__(self, folder: Path, *, name: str, source: str, shard: int = SHARD) -> None:
-        """
-        Args:
-            folder: does not exist yet.
-            name: of the set, for tables and logs.
-            source: tells what is read and how, for example a hash over the files; shards that were left by
-                another source are thrown away.
-            shard: drawings a shard.
-
-        Raises:
-            InputError: the folder exists, or cannot be written.
-        """
-        if folder.exists():
-            raise InputError(f"{folder} exists already; remove it, or choose another place")
-        if shard < 1:
-            raise InputError(f"shard = {shard}: a shard holds at least 1 drawing")
-        self.folder, self.partial = folder, folder.with_name(f"{folder.name}.partial")
-        self._about = {"format": FORMAT, "name": name, "source": source, "shard": shard}
-        self._shard = shard
-        self._categories: dict[str, int] = {}
-        self._shards: list[dict[str, Any]] = []
-        self._chunks: list[tuple[SketchBatch, NDArray[np.int32]]] = []
-        self._waiting = 0
-        self.position: Any = None
-        """What was given with the last chunk that is safely on disk; None at the start."""
-        try:
-            self._go_on()
-        except OSError as error:
-            raise self._unwritable(error) from error
-
-    def _go_on(self) -> None:
-        about = self.partial / "about.json"
-        if not about.is_file() or json.loads(about.read_text()) != self._about:
-            shutil.rmtree(self.partial, ignore_errors=True)
-            self.partial.mkdir(parents=True)
-            _write_json(about, self._about)
-        for leftover in self.partial.glob(".shard-*"):
-            shutil.rmtree(leftover)
-        while (found := self.partial / _shard_name(len(self._shards)) / "shard.json").is_file():
-            shard = json.loads(found.read_text())
-            self._shards.append(shard["counts"])
-            self._categories = {name: number for number, name in enumerate(shard["categories"])}
-            self.position = shard["position"]
-
-    def __len__(self) -> int:
-        """Drawings on disk and waiting."""
-        return sum(counts["sketches"] for counts in self._shards) + self._waiting
-
-    def append(self, batch: SketchBatch, categories: Sequence[str], position: Any) -> None:
-        """Adds a chunk.
-
-        Args:
-            batch: n drawings with ids.
-            categories: n names.
-            position: JSON-able; where the source goes on after this chunk.
-
-        Raises:
-            InputError: no ids, another number of categories, or the disk is full; complete shards stay.
-        """
-        if batch.ids is None or len(categories) != len(batch):
-            raise InputError(
-                f"a chunk of {len(batch)} drawings has {len(categories)} categories and "
-                f"{'no' if batch.ids is None else len(batch.ids)} ids; each drawing needs one of both"
-            )
-        known = self._categories
-        for name in dict.fromkeys(categories):
-            known.setdefault(name, len(known))
-        labels = np.fromiter((known[name] for name in categories), np.int32, len(categories))
-        self._chunks.append((batch, labels))
-        self._waiting += len(batch)
-        if self._waiting >= self._shard:
-            self._close_shard(position)
-
-    def _close_shard(self, position: Any) -> None:
-        batch = SketchBatch.concat([batch for batch, _ in self._chunks])
-        labels = np.concatenate([labels for _, labels in self._chunks])
-        self._chunks, self._waiting = [], 0
-        assert batch.ids is not None
-        arrays: dict[str, np.ndarray] = {
-            "points": batch.points,
-            "stroke_offsets": batch.stroke_offsets,
-            "sketch_offsets": batch.sketch_offsets,
-            "labels": labels,
-            "ids": _encoded(batch.ids),
-        }
-        arrays |= {key: value for key in _OPTIONAL if (value := getattr(batch, key)) is not None}
-        name = _shard_name(len(self._shards))
-        temporary = self.partial / f".{name}"
-        counts = {"sketches": len(batch), "strokes": batch.num_strokes, "points": len(batch.points)}
-        try:
-            temporary.mkdir()
-            for key, value in arrays.items():
-                with (temporary / f"{key}.npy").open("wb") as file:
-                    np.lib.format.write_array(file, value, allow_pickle=False)
-            shard = {"counts": counts, "categories": list(self._categories), "position": position}
-            _write_json(temporary / "shard.json", shard)
-            temporary.rename(self.partial / name)
-        except OSError as error:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise self._unwritable(error) from error
-        self._shards.append(counts)
-        self.position = position
-
-    def finish(self) -> FlatSketches:
-        """Writes what is waiting and gives the folder its name. InputError where there is no drawing at all."""
-        if self._waiting:
-            self._close_shard(None)
-        if not self._shards:
-            raise InputError(f"{self.folder}: there is no drawing to write")
-        header = {**self._about, "categories": list(self._categories), "shards": self._shards}
-        try:
-            _write_json(self.partial / "header.json", header)
-            (self.partial / "about.json").unlink()
-            self.partial.rename(self.folder)
-        except OSError as error:
-            raise self._unwritable(error) from error
-        return FlatSketches(self.folder)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._chunks = []
-
-    def _unwritable(self, error: OSError) -> InputError:
-        return InputError(
-            f"{self.partial} cannot be written ({error.strerror or error}); its complete shards are kept: free some "
-            "space and start again, it goes on from there"
-        )
+ARRAYS = ("points", "stroke_offsets", "sketch_offsets", "labels", "ids")
+OPTIONAL = ("widths", "erasers")
 
 
 class FlatIds(Sequence[str]):
@@ -206,7 +66,7 @@ class FlatIds(Sequence[str]):
 
 
 class FlatSketches:
-    """Drawings of a folder that `FlatWriter` wrote, by number; pickles as its path.
+    """Drawings of a folder that a `FlatWriter` wrote, by number; pickles as its path.
 
     Raises:
         InputError: there is no such folder, or what it holds is damaged or of another version.
@@ -268,7 +128,7 @@ class FlatSketches:
         points = arrays["points"][offsets[0] : offsets[-1]]
         widths, erasers = arrays.get("widths"), arrays.get("erasers")
         if not math.isfinite(np.add.reduce(points, axis=None)):
-            raise self._damaged(f"{_shard_name(shard)}, row {row}: coordinates are not finite")
+            raise self._damaged(f"{shard_name(shard)}, row {row}: coordinates are not finite")
         return Sketch.checked(
             points,
             offsets - offsets[0],
@@ -335,11 +195,11 @@ class FlatSketches:
             )
 
     def _map(self, shard: int) -> dict[str, np.ndarray]:
-        folder = self.folder / _shard_name(shard)
+        folder = self.folder / shard_name(shard)
         counts = self.counts[shard]
         try:
-            arrays = {name: _mapped(folder / f"{name}.npy") for name in _ARRAYS}
-            arrays |= {name: _mapped(folder / f"{name}.npy") for name in _OPTIONAL if (folder / f"{name}.npy").exists()}
+            arrays = {name: _mapped(folder / f"{name}.npy") for name in ARRAYS}
+            arrays |= {name: _mapped(folder / f"{name}.npy") for name in OPTIONAL if (folder / f"{name}.npy").exists()}
             lengths = {
                 "points": counts["points"],
                 "stroke_offsets": counts["strokes"] + 1,
@@ -381,20 +241,6 @@ def _ranges(offsets: np.ndarray, parts: np.ndarray) -> tuple[np.ndarray, np.ndar
     return np.arange(joined[-1]) + np.repeat(firsts - joined[:-1], counts), joined
 
 
-def _encoded(ids: Sequence[str]) -> np.ndarray:
-    encoded = [name.encode() for name in ids]
-    # numpy drops zero bytes at the end of a bytes entry.
-    bad = next((name for name, raw in zip(ids, encoded, strict=True) if raw.endswith(b"\0")), None)
-    if bad is not None:
-        raise InputError(f"drawing {bad!r}: an id cannot end with a zero character; rename it")
-    return np.array(encoded, dtype=np.bytes_)
-
-
-def _shard_name(number: int) -> str:
+def shard_name(number: int) -> str:
+    """Name of a shard's folder."""
     return f"shard-{number:05d}"
-
-
-def _write_json(path: Path, value: Any) -> None:
-    temporary = path.with_name(f".{path.name}")
-    temporary.write_text(json.dumps(value, indent=1))
-    os.replace(temporary, path)

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from sketchynet.data import quickdraw
+from sketchynet.data import flat_writer, quickdraw
 from sketchynet.data.cache import cache_folder, cache_key
-from sketchynet.data.flat import SHARD, FlatSketches, FlatWriter
+from sketchynet.data.flat import FlatSketches
+from sketchynet.data.flat_writer import SHARD, FlatWriter
 from sketchynet.data.labelled import LabelledSet, split_drawings
 from sketchynet.data.quickdraw import SUFFIXES, stream_drawings
 from sketchynet.data.skips import Skips
@@ -160,5 +161,5 @@ def _append_file(
 def _fingerprint(files: Sequence[Path], recognized: bool, limit: int | None) -> str:
     """A hash of names, sizes, times of change and options, and of the code that reads."""
     found = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
-    code = [Path(quickdraw.__file__), Path(__file__), Path(quickdraw.__file__).with_name("flat.py")]
+    code = [Path(str(module.__file__)) for module in (quickdraw, flat_writer)]
     return cache_key({"files": found, "recognized": recognized, "limit": limit}, code)

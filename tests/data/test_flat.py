@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sketchynet.data import flat
-from sketchynet.data.flat import FlatSketches, FlatWriter
+from sketchynet.data import flat_writer
+from sketchynet.data.flat import FlatSketches
+from sketchynet.data.flat_writer import FlatWriter
 from sketchynet.errors import InputError
 from sketchynet.sketch import Sketch, SketchBatch
 
@@ -125,16 +126,16 @@ def test_shards_of_another_source_are_thrown_away(tmp_path: Path) -> None:
 
 def test_a_full_disk_keeps_the_complete_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "set"
-    write = np.lib.format.write_array
+    write = flat_writer.write
 
-    def full(file, array, **options) -> None:
+    def full(file, data) -> None:
         if "labels" in file.name:
             raise OSError(28, "No space left on device")
-        write(file, array, **options)
+        write(file, data)
 
     with FlatWriter(folder, name="test", source="s", shard=2) as writer:
         writer.append(_batch(0, 2), ["cat"] * 2, 2)
-        monkeypatch.setattr(flat.np.lib.format, "write_array", full)
+        monkeypatch.setattr(flat_writer, "write", full)
         with pytest.raises(InputError, match=r"No space left on device.*goes on from there"):
             writer.append(_batch(2, 2), ["cat"] * 2, 4)
     monkeypatch.undo()

@@ -125,6 +125,24 @@ def test_a_conversion_that_failed_goes_on_where_it_was(tmp_path: Path) -> None:
     assert np.array_equal(found.select(slice(None)).points, alone.select(slice(None)).points)
 
 
+def test_a_conversion_killed_before_its_last_step_reads_nothing_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = write_quickdraw(tmp_path / "quickdraw", 10)
+    rename = Path.rename
+
+    def killed(self: Path, target: Path) -> Path:
+        if self.suffix == ".partial":
+            raise KeyboardInterrupt
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", killed)
+    with pytest.raises(KeyboardInterrupt):
+        flatten(files, tmp_path / "set", shard=7, progress=False)
+    monkeypatch.undo()
+    assert len(flatten(files, tmp_path / "set", shard=7, progress=False)) == 20
+
+
 def test_bad_lines_are_skipped_where_asked(tmp_path: Path) -> None:
     files = write_quickdraw(tmp_path, 5)
     files[0].write_text(files[0].read_text() + "{broken\n")
