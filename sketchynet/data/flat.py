@@ -29,14 +29,14 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sketchynet._arrays import check_offsets
 from sketchynet.errors import InputError
-from sketchynet.sketch import Sketch, SketchBatch
+from sketchynet.sketch import DEFAULT_WIDTH, Sketch, SketchBatch
 
 FORMAT = 1
 """Raised whenever the files change their meaning."""
@@ -148,29 +148,29 @@ class FlatSketches:
             outside = (wanted < 0) | (wanted >= len(self))
             if outside.any():
                 raise InputError(f"{self.folder}: no drawing {int(wanted[outside][0])}; there are {len(self)}")
-        shards = np.searchsorted(self._firsts, wanted, side="right") - 1
-        parts, places = [], []
-        for shard in np.unique(shards):
-            rows = np.flatnonzero(shards == shard)
-            parts.append(self._rows(int(shard), wanted[rows] - self._firsts[shard]))
-            places.append(rows)
-        if not parts:
+        if not len(wanted):
             return SketchBatch.concat([])
-        joined = parts[0] if len(parts) == 1 else SketchBatch.concat(parts)
-        order = np.concatenate(places)
-        return joined if len(parts) == 1 else joined.select(np.argsort(order))
+        shards = np.searchsorted(self._firsts, wanted, side="right") - 1
+        order = np.argsort(shards, kind="stable")
+        used, starts = np.unique(shards[order], return_index=True)
+        parts = [
+            self._rows(int(shard), wanted[rows] - self._firsts[shard])
+            for shard, rows in zip(used, np.split(order, starts[1:]), strict=True)
+        ]
+        joined = parts[0] if len(parts) == 1 else _Rows.joined(parts)
+        return joined.batch(None if len(parts) == 1 else np.argsort(order))
 
-    def _rows(self, shard: int, rows: NDArray[np.int64]) -> SketchBatch:
+    def _rows(self, shard: int, rows: NDArray[np.int64]) -> _Rows:
         """Some rows of one shard: only their pages are read."""
         arrays = self.arrays(shard)
         strokes, sketch_offsets = _ranges(arrays["sketch_offsets"], rows)
         points, stroke_offsets = _ranges(arrays["stroke_offsets"], strokes)
         widths, erasers = arrays.get("widths"), arrays.get("erasers")
-        return SketchBatch(
+        return _Rows(
             arrays["points"].take(points, axis=0),
             stroke_offsets,
             sketch_offsets,
-            tuple(name.decode() for name in arrays["ids"][rows].tolist()),
+            arrays["ids"][rows].tolist(),
             None if widths is None else widths[strokes],
             None if erasers is None else erasers[strokes],
         )
@@ -226,6 +226,63 @@ class FlatSketches:
         return InputError(
             f"{self.folder}: the drawings in flat form are damaged ({reason}); delete this folder and convert again"
         )
+
+
+class _Rows(NamedTuple):
+    """The fields of a SketchBatch, unchecked."""
+
+    points: np.ndarray
+    stroke_offsets: np.ndarray
+    sketch_offsets: np.ndarray
+    ids: list[bytes]
+    widths: np.ndarray | None
+    erasers: np.ndarray | None
+
+    @classmethod
+    def joined(cls, parts: Sequence[_Rows]) -> _Rows:
+        """The rows of several shards; attributes that only some have are filled in."""
+
+        def attribute(name: str, default: np.ndarray) -> np.ndarray | None:
+            values = [getattr(part, name) for part in parts]
+            if all(value is None for value in values):
+                return None
+            filled = [
+                np.full(len(part.stroke_offsets) - 1, default) if value is None else value
+                for part, value in zip(parts, values, strict=True)
+            ]
+            return np.concatenate(filled)
+
+        return cls(
+            np.concatenate([part.points for part in parts]),
+            _joined_offsets([part.stroke_offsets for part in parts]),
+            _joined_offsets([part.sketch_offsets for part in parts]),
+            [name for part in parts for name in part.ids],
+            attribute("widths", np.array(DEFAULT_WIDTH, np.float32)),
+            attribute("erasers", np.array(False)),
+        )
+
+    def batch(self, order: np.ndarray | None) -> SketchBatch:
+        """The drawings, checked, in another order where one is given."""
+        ids, rows = tuple(name.decode() for name in self.ids), self
+        if order is not None:
+            strokes, sketch_offsets = _ranges(self.sketch_offsets, order)
+            points, stroke_offsets = _ranges(self.stroke_offsets, strokes)
+            ids = tuple(ids[n] for n in order.tolist())
+            rows = _Rows(
+                self.points.take(points, axis=0),
+                stroke_offsets,
+                sketch_offsets,
+                [],
+                None if self.widths is None else self.widths[strokes],
+                None if self.erasers is None else self.erasers[strokes],
+            )
+        return SketchBatch(
+            rows.points, rows.stroke_offsets, rows.sketch_offsets, ids, rows.widths, rows.erasers
+        )
+
+
+def _joined_offsets(offsets: Sequence[np.ndarray]) -> np.ndarray:
+    return np.cumsum(np.concatenate([[0], *(np.diff(part) for part in offsets)]), dtype=np.int64)
 
 
 def _mapped(path: Path) -> np.ndarray:
