@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Any, Self
 
@@ -236,7 +237,15 @@ def _encoded(ids: Sequence[str]) -> np.ndarray:
 
 
 def _write_json(path: Path, value: Any) -> None:
-    temporary = path.with_name(f".{path.name}")
-    with temporary.open("wb") as file:
-        write(file, json.dumps(value, indent=1).encode())
-    temporary.replace(path)
+    replace_file(path, lambda file: write(file, json.dumps(value, indent=1).encode()))
+
+
+def replace_file(path: Path, fill: Callable[[IO[bytes]], None]) -> None:
+    """Writes a file under a temporary name and renames it: what is there is whole."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("wb") as file:
+            fill(file)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -42,7 +42,8 @@ class LabelledSet:
     split: np.ndarray
     """int8 (S,): 0 train, 1 validation, 2 test; by drawing, every category in the same shares."""
     split_hash: str = ""
-    """16 hex digits that tell ids and split, whatever the order of the drawings; computed where left empty."""
+    """16 hex digits that tell ids and split, whatever the order of the drawings. Where it is left empty it is
+    computed, and the ids are checked to be unique; it takes a minute for tens of millions."""
     notes: tuple[str, ...] = ()
     """What a reader of results should know."""
 
@@ -67,9 +68,9 @@ class LabelledSet:
                     f"{stop - 1} ({len(wrong)} such); correct or drop it"
                 )
             object.__setattr__(self, field, value.astype(dtype))
-        keys = _keys(ids, 0)
-        _check_unique(ids, keys, where)
         if self.split_hash == "":
+            keys = _keys(ids, 0)
+            _check_unique(ids, keys, where)
             object.__setattr__(self, "split_hash", _hash_of(keys, self.split))
 
     def sketch_indices(self, split: int) -> np.ndarray:

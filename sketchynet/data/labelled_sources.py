@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,9 +12,9 @@ import numpy as np
 from tqdm import tqdm
 
 from sketchynet.data import flat_writer, quickdraw
-from sketchynet.data.cache import cache_folder, cache_key
+from sketchynet.data.cache import cache_folder, cache_key, write
 from sketchynet.data.flat import FlatSketches
-from sketchynet.data.flat_writer import SHARD, FlatWriter
+from sketchynet.data.flat_writer import SHARD, FlatWriter, replace_file
 from sketchynet.data.labelled import LabelledSet, split_drawings
 from sketchynet.data.quickdraw import SUFFIXES, stream_drawings
 from sketchynet.data.skips import Skips
@@ -68,9 +69,27 @@ def load_labelled(
             progress=progress,
         )
     )
-    split = split_drawings(flat.labels, flat.ids, test=values["test"], validation=validation, seed=seed)
-    labelled = LabelledSet(source, flat, flat.labels, flat.categories, split)
+    labelled = _with_split(source, flat, {"test": values["test"], "validation": validation, "seed": seed})
     logger.info("%s: %d drawings, %d categories", source, len(flat), len(flat.categories))
+    return labelled
+
+
+def _with_split(source: str, flat: FlatSketches, shares: dict[str, Any]) -> LabelledSet:
+    """The set with its split, made once and kept beside the flat form: hashing millions of ids takes a minute."""
+    kept = flat.folder.with_name(f"{flat.folder.name}-split-{cache_key(shares)}.json")
+    array = kept.with_suffix(".npy")
+    if kept.is_file():  # written last
+        try:
+            split, split_hash = np.load(array, allow_pickle=False), json.loads(kept.read_text())["split_hash"]
+            return LabelledSet(source, flat, flat.labels, flat.categories, split, split_hash)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{kept}: the split is damaged ({error}); delete this file, it is made anew") from error
+    labelled = LabelledSet(
+        source, flat, flat.labels, flat.categories, split_drawings(flat.labels, flat.ids, **shares)
+    )
+    replace_file(array, lambda file: np.lib.format.write_array(file, labelled.split, allow_pickle=False))
+    about = json.dumps({**shares, "split_hash": labelled.split_hash}).encode()
+    replace_file(kept, lambda file: write(file, about))
     return labelled
 
 

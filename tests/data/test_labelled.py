@@ -88,9 +88,16 @@ def test_load_converts_once_and_maps_afterwards(tmp_path: Path) -> None:
     first = load()
     assert first.category_names == WORDS and len(first.sketches) == 40
     assert [len(first.sketch_indices(s)) for s in (TRAIN, VALIDATION, TEST)] == [22, 6, 12]
-    folders = list((tmp_path / "cache").iterdir())
+    kept = sorted((tmp_path / "cache").iterdir())
     again = load()
-    assert list((tmp_path / "cache").iterdir()) == folders and again.split_hash == first.split_hash
+    assert sorted((tmp_path / "cache").iterdir()) == kept and again.split_hash == first.split_hash
+    assert np.array_equal(again.split, first.split)
+    (damaged,) = (path for path in kept if path.suffix == ".npy")
+    damaged.write_bytes(b"nothing")
+    with pytest.raises(InputError, match=r"split-.*is damaged .* delete this file"):
+        load()
+    for path in (damaged, damaged.with_suffix(".json")):
+        path.unlink()
     assert isinstance(again.sketches, FlatSketches)
     assert len(load(recognized=True).sketches) == 30
     limited = load(limit=5)
