@@ -13,7 +13,6 @@ take turns in one process, over random drawings of the largest set.
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import os
 import platform
@@ -24,6 +23,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from itertools import chain, cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ from sketchynet.data.flat import FlatSketches
 from sketchynet.data.labelled_sources import find_drawings, flatten
 from sketchynet.data.quickdraw import parse_lines
 from sketchynet.data.skips import Skips
+from sketchynet.sketch import fit_to_frame
 
 BATCH = 256
 
@@ -44,7 +45,7 @@ def repeat_lines(files: list[Path], count: int, target: Path) -> None:
     """Writes `count` lines, those of the files in turn, again and again."""
     lines = [line for path in files for line in path.read_bytes().splitlines()]
     with target.open("wb") as file:
-        file.writelines(line + b"\n" for line in itertools.islice(itertools.cycle(lines), count))
+        file.writelines(line + b"\n" for line in islice(cycle(lines), count))
 
 
 def convert(source: Path, target: Path) -> dict[str, float]:
@@ -79,7 +80,12 @@ def convert_apart(source: Path, target: Path) -> dict[str, float]:
 def drawing_of(line: bytes) -> Sketch:
     """The shortest way from a line to a drawing in the frame."""
     record = orjson.loads(line)
-    return Sketch.from_strokes([np.array(stroke).T for stroke in record["drawing"]], record["key_id"], fit=True)
+    strokes = record["drawing"]
+    offsets = np.zeros(len(strokes) + 1, np.int64)
+    np.cumsum([len(stroke[0]) for stroke in strokes], out=offsets[1:])
+    x, y = bytes(chain.from_iterable(s[0] for s in strokes)), bytes(chain.from_iterable(s[1] for s in strokes))
+    raw = np.stack([np.frombuffer(x, np.uint8), np.frombuffer(y, np.uint8)], axis=1)
+    return Sketch(fit_to_frame(raw), offsets, record["key_id"])
 
 
 def _microseconds(call: Callable[[], Any], drawings: int) -> float:
@@ -94,6 +100,8 @@ def fetching(flat: FlatSketches, source: Path, rounds: int) -> dict[str, dict[st
     # Where the lines begin: a line-based reader would have to know that too; finding them is not counted.
     with source.open("rb") as file:
         starts = np.cumsum([0, *(len(line) for line in file)])[:-1]
+    for batch, _ in flat.shards():  # the pages come into memory before anything is timed, as the lines do
+        batch.points.sum()
     times: dict[str, list[float]] = {}
     with source.open("rb") as file:
         for _ in range(rounds + 1):
