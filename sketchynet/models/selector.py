@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_padded_sequence
 
 from sketchynet.errors import InputError
 from sketchynet.raster import simplify
@@ -42,10 +41,10 @@ class CanvasSelector(nn.Module):
         counts = lengths.cpu()
         if counts.shape != points.shape[:1] or bool(((counts < 1) | (counts > points.shape[1])).any()):
             raise InputError(f"selector lengths must be {len(points)} of 1..{points.shape[1]}; got {counts}")
-        # Packing ends each sequence at its own last point, so that padding cannot change a choice.
-        packed = pack_padded_sequence(points, counts, batch_first=True, enforce_sorted=False)
-        last = self.gru(packed)[1][0]
-        return self.head(last)
+        # The state behind a sequence's own last point: what a forward GRU reads later, padding, cannot change it.
+        # Packed sequences give the same bits at half the speed.
+        states = self.gru(points)[0]
+        return self.head(states[torch.arange(len(points), device=points.device), lengths.to(points.device) - 1])
 
 
 def _shorten(batch: SketchBatch, tolerance: float, max_points: int) -> SketchBatch:

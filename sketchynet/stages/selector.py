@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from sketchynet import checkpoint
 from sketchynet.config import SelectorConfig
@@ -248,7 +249,12 @@ class _PolicyTraining:
         self.sketches = sketches
         self.cost = canvas_costs(student)
         self.table = RewardTable(self.settings.views, sketches, len(student.canvases))
-        self.inputs = [self._view_input(view) for view in range(self.settings.views)]
+        inputs = [self._view_input(view) for view in range(self.settings.views)]
+        self.lengths = torch.stack([lengths for _, lengths in inputs])
+        """int64 (views, n): points that the policy reads of every view of every rewarded sketch."""
+        longest = int(self.lengths.max())
+        self.points = torch.stack([F.pad(points, (0, 0, 0, longest - points.shape[1])) for points, _ in inputs])
+        """float32 (views, n, T, 5): those points, zero-padded."""
         self.finished: list[CanvasSelector] = []
         self.done = 0
         self._begin()
@@ -319,13 +325,8 @@ class _PolicyTraining:
 
     def _read(self, rows: np.ndarray, views: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         """The policy's input for some rows of the rewarded sketches, each in its view."""
-        parts = [(self.inputs[v][0][r], self.inputs[v][1][r]) for r, v in zip(rows, views, strict=True)]
-        lengths = torch.stack([length for _, length in parts])
-        longest = int(lengths.max())
-        points = torch.zeros(len(parts), longest, parts[0][0].shape[1])
-        for i, (row, length) in enumerate(parts):
-            points[i, : int(length)] = row[: int(length)]
-        return points, lengths
+        lengths = self.lengths[views, rows]
+        return self.points[views, rows, : int(lengths.max())], lengths
 
     def _explored(
         self, log_probabilities: torch.Tensor, sampler: torch.Generator
