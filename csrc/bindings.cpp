@@ -13,6 +13,7 @@
 #include <utility>
 #include <vector>
 
+#include "rank.hpp"
 #include "raster/dispatch.hpp"
 #include "raster/rasterizer.hpp"
 #include "simplify.hpp"
@@ -109,10 +110,55 @@ py::tuple simplify(const Array<float>& points, const Array<std::int64_t>& stroke
     return py::make_tuple(to_array(std::move(result.kept)), to_array(std::move(result.stroke_offsets)));
 }
 
+void require_rows(const Array<float>& rows, py::ssize_t count, py::ssize_t dim, const char* message) {
+    require(rows.ndim() == 2 && rows.shape(0) == count && rows.shape(1) == dim, message);
+}
+
+template <typename T>
+void require_length(const Array<T>& values, py::ssize_t count, const char* message) {
+    require(values.ndim() == 1 && values.size() == count, message);
+}
+
+void row_squares(const Array<float>& rows, int threads, Array<double>& out) {
+    require(rows.ndim() == 2 && threads >= 1, "rows must be float32 (n, D), threads at least 1");
+    require_length(out, rows.shape(0), "out must be float64 (n,)");
+    double* squares = out.mutable_data();
+    const py::gil_scoped_release release;
+    sketchynet::row_squares(rows.data(), rows.shape(0), rows.shape(1), threads, squares);
+}
+
+void row_distances(const Array<float>& x, const Array<float>& y, Array<double>& out) {
+    require(x.ndim() == 2, "x must be float32 (n, D)");
+    require_rows(y, x.shape(0), x.shape(1), "y must have the shape of x");
+    require_length(out, x.shape(0), "out must be float64 (n,)");
+    double* squared = out.mutable_data();
+    const py::gil_scoped_release release;
+    sketchynet::row_distances(x.data(), y.data(), x.shape(0), x.shape(1), squared);
+}
+
+void count_nearer(const Array<float>& products, const Array<float>& queries, const Array<float>& gallery,
+                  const Array<float>& above, const Array<float>& below, const Array<float>& low,
+                  const Array<float>& high, const Array<double>& true_squared, int threads,
+                  Array<std::int64_t>& counts) {
+    require(queries.ndim() == 2 && gallery.ndim() == 2 && threads >= 1, "queries and gallery must be matrices");
+    const py::ssize_t b = queries.shape(0), n = gallery.shape(0), dim = queries.shape(1);
+    require_rows(gallery, n, dim, "gallery must be float32 (n, D)");
+    require_rows(products, b, n, "products must be float32 (B, n)");
+    for (const Array<float>* bound : {&above, &below}) require_length(*bound, n, "bounds of rows must be float32 (n,)");
+    for (const Array<float>* cut : {&low, &high}) require_length(*cut, b, "cuts must be float32 (B,)");
+    require_length(true_squared, b, "true_squared must be float64 (B,)");
+    require_length(counts, b, "counts must be int64 (B,)");
+    const sketchynet::RankChunk chunk{products.data(), queries.data(), gallery.data(), above.data(), below.data(),
+                                      low.data(),      high.data(),    true_squared.data(), b, n, dim};
+    std::int64_t* found = counts.mutable_data();
+    const py::gil_scoped_release release;
+    sketchynet::count_nearer(chunk, threads, found);
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_core, m) {
-    m.doc() = "Stroke rasteriser and simplification in C++; call them through sketchynet.raster.";
+    m.doc() = "Stroke rasteriser, simplification and rank counts in C++; sketchynet.raster and sketchynet.ops call them.";
     m.def("rasterize", &rasterize, py::arg("points").noconvert(), py::arg("stroke_offsets").noconvert(),
           py::arg("sketch_offsets").noconvert(), py::arg("stroke_widths").noconvert().none(true),
           py::arg("erasers").noconvert().none(true), py::arg("line_width"), py::arg("widths_in_pixels"),
@@ -123,4 +169,11 @@ PYBIND11_MODULE(_core, m) {
     m.def("use_instruction_set", &sketchynet::use_instruction_set, py::arg("name"));
     m.def("simplify", &simplify, py::arg("points").noconvert(), py::arg("stroke_offsets").noconvert(),
           py::arg("tolerance"));
+    m.def("row_squares", &row_squares, py::arg("rows").noconvert(), py::arg("threads"), py::arg("out").noconvert());
+    m.def("row_distances", &row_distances, py::arg("x").noconvert(), py::arg("y").noconvert(),
+          py::arg("out").noconvert());
+    m.def("count_nearer", &count_nearer, py::arg("products").noconvert(), py::arg("queries").noconvert(),
+          py::arg("gallery").noconvert(), py::arg("above").noconvert(), py::arg("below").noconvert(),
+          py::arg("low").noconvert(), py::arg("high").noconvert(), py::arg("true_squared").noconvert(),
+          py::arg("threads"), py::arg("counts").noconvert());
 }

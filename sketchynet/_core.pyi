@@ -23,3 +23,17 @@ def simplify(
     stroke_offsets: NDArray[np.int64],
     tolerance: float,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]: ...
+def row_squares(rows: NDArray[np.float32], threads: int, out: NDArray[np.float64]) -> None: ...
+def row_distances(x: NDArray[np.float32], y: NDArray[np.float32], out: NDArray[np.float64]) -> None: ...
+def count_nearer(
+    products: NDArray[np.float32],
+    queries: NDArray[np.float32],
+    gallery: NDArray[np.float32],
+    above: NDArray[np.float32],
+    below: NDArray[np.float32],
+    low: NDArray[np.float32],
+    high: NDArray[np.float32],
+    true_squared: NDArray[np.float64],
+    threads: int,
+    counts: NDArray[np.int64],
+) -> None: ...

@@ -1,9 +1,9 @@
-"""Distance operators: each a public function with its eager reference beside it."""
+"""Distance operators: each a public function with its eager reference beside it, its kernels in `kernels/`."""
 
 from __future__ import annotations
 
 from sketchynet.ops.match_rank import match_rank, match_rank_eager
-from sketchynet.ops.pairwise_distance import pairwise_distance, pairwise_distance_eager
+from sketchynet.ops.pairwise_distance import pairwise_distance, pairwise_distance_eager, row_distance
 from sketchynet.ops.relational_huber import relational_huber, relational_huber_eager
 
 __all__ = [
@@ -13,4 +13,5 @@ __all__ = [
     "pairwise_distance_eager",
     "relational_huber",
     "relational_huber_eager",
+    "row_distance",
 ]

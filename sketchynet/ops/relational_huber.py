@@ -1,9 +1,21 @@
 """Cross-modal relational distillation: distances of the student follow those of the teacher (paper: L_RKD).
 
-Shapes: B pairs of a sketch and its photo, K canvases, Dt and Ds embedding sizes of teacher and student.
+Shapes: B pairs of a sketch and its photo, K canvases, Dt and Ds embedding sizes of teacher and student, R rows of a
+panel, M triplets, N ordered pairs of different photos.
+
+The loss is a scalar, so that its gradient is known, up to the factor that comes from above, as soon as the distances
+are. Distances are computed in panels of R rows of the B × B relations, each used for the loss and for the gradient
+while it lies in the cache, and never again: nothing of size B² exists, forward or backward, and the backward pass
+multiplies by its factor. A panel of weights w = ∂L/∂d / d gives the gradient of rows x towards rows y as a row sum of
+w times x less a product w·y.
+
+Memory beside the arguments: the gradients, (K + 1)·B·Ds, and panels of at most half as many elements as the
+arguments have (or 128 rows), so O(B·D).
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -11,21 +23,9 @@ from torch import Tensor
 
 from sketchynet.errors import InputError
 from sketchynet.ops.backend import choose_backend
-from sketchynet.ops.pairwise_distance import pairwise_distance_eager
-
-
-def _relations(
-    sketch: Tensor, photo: Tensor, different: Tensor, normalize: bool
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Distances sp (..., B), sn (..., N), pn (N,) of one network, N pairs that show different photos."""
-    cross = pairwise_distance_eager(sketch, photo)
-    among = pairwise_distance_eager(photo, photo)
-    sp, sn, pn = cross.diagonal(dim1=-2, dim2=-1), cross[..., different], among[different]
-    if normalize and pn.numel() > 0:
-        # One unit for a network, the same at every canvas, so that sp, sn and pn keep their proportions.
-        unit = pn.mean().clamp(min=torch.finfo(pn.dtype).tiny)
-        sp, sn, pn = sp / unit, sn / unit, pn / unit
-    return sp, sn, pn
+from sketchynet.ops.checks import require_same, widest
+from sketchynet.ops.pairwise_distance import accumulating, pairwise_distance_eager, row_distance
+from sketchynet.ops.panels import relational_panels
 
 
 def relational_huber_eager(
@@ -35,20 +35,143 @@ def relational_huber_eager(
     student_photo: Tensor,
     different: Tensor,
     *,
-    weights: tuple[float, float, float],
-    delta: float,
-    normalize: bool,
+    weights: tuple[float, float, float] = (1.0, 1.0, 1.0),
+    delta: float = 1.0,
+    normalize: bool = False,
 ) -> Tensor:
-    """Reference of `relational_huber`; `different` bool (B, B) marks pairs that show different photos."""
+    """Reference of `relational_huber` with whole matrices; `different` bool (B, B) marks pairs of different photos."""
+
+    def relations(sketch: Tensor, photo: Tensor) -> list[Tensor]:
+        cross, among = pairwise_distance_eager(sketch, photo), pairwise_distance_eager(photo, photo)
+        return [cross.diagonal(dim1=-2, dim2=-1), cross[..., different], among[different]]
+
     with torch.no_grad():
-        teacher = _relations(teacher_sketch, teacher_photo, different, normalize)
-    student = _relations(student_sketch, student_photo, different, normalize)
-    loss = student_sketch.new_zeros((), dtype=student[0].dtype)
+        teacher = relations(teacher_sketch, teacher_photo)
+    return _mean_huber(teacher, relations(student_sketch, student_photo), weights, delta, normalize)
+
+
+def _mean_huber(
+    teacher: list[Tensor], student: list[Tensor], weights: Sequence[float], delta: float, normalize: bool
+) -> Tensor:
+    """Weighted sum of the mean Huber losses of the distances sp, sn and pn, each (...,)."""
+    if normalize and student[2].numel() > 0:
+        # One unit for a network, the same at every canvas, so that sp, sn and pn keep their proportions.
+        units = [d[2].mean().clamp(min=torch.finfo(d[2].dtype).tiny) for d in (teacher, student)]
+        teacher, student = [d / units[0] for d in teacher], [d / units[1] for d in student]
+    loss = student[0].new_zeros(())
     for weight, target, value in zip(weights, teacher, student, strict=True):
         if value.numel() > 0:  # a batch of one photo has no negatives
-            target = target.to(value.dtype).expand_as(value)
-            loss = loss + weight * F.huber_loss(value, target, delta=delta)
+            loss = loss + weight * F.huber_loss(value, target.to(value.dtype).expand_as(value), delta=delta)
     return loss
+
+
+def _over_triplets(
+    embeddings: Sequence[Tensor], triplets: Tensor, weights: Sequence[float], delta: float, normalize: bool
+) -> Tensor:
+    def relations(sketch: Tensor, photo: Tensor) -> list[Tensor]:
+        anchor, positive, negative = triplets.unbind(1)
+        near, far = photo[positive], photo[negative]
+        drawn = sketch[..., anchor, :]
+        return [row_distance(drawn, near), row_distance(drawn, far), row_distance(near, far)]
+
+    with torch.no_grad():
+        teacher = relations(*embeddings[:2])
+    return _mean_huber(teacher, relations(*embeddings[2:]), weights, delta, normalize)
+
+
+@torch.library.custom_op("sketchynet::relational_huber", mutates_args=())
+def _relational_huber(
+    teacher_sketch: Tensor,
+    teacher_photo: Tensor,
+    student_sketch: Tensor,
+    student_photo: Tensor,
+    content: Tensor,
+    weights: Sequence[float],
+    delta: float,
+    normalize: bool,
+    gradients: bool,
+    triton: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The loss with its gradients of student_sketch (K, B, Ds) and student_photo (empty unless asked for)."""
+    with torch.autocast(student_photo.device.type, enabled=False):
+        return relational_panels(
+            (teacher_sketch, teacher_photo, student_sketch, student_photo),
+            content,
+            tuple(weights),
+            delta,
+            normalize,
+            gradients,
+            triton,
+        )
+
+
+@_relational_huber.register_fake
+def _(
+    teacher_sketch, teacher_photo, student_sketch, student_photo, content, weights, delta, normalize, gradients, triton
+):
+    dtype = torch.float64 if student_photo.dtype == torch.float64 else torch.float32
+    loss = student_photo.new_empty((), dtype=dtype)
+    if gradients:
+        return loss, torch.empty_like(student_sketch), torch.empty_like(student_photo)
+    return loss, student_sketch.new_empty(0), student_photo.new_empty(0)
+
+
+def _setup(ctx, inputs, output) -> None:
+    _, sketch_gradient, photo_gradient = output
+    ctx.save_for_backward(sketch_gradient, photo_gradient)
+    ctx.mark_non_differentiable(sketch_gradient, photo_gradient)
+
+
+def _backward(ctx, grad: Tensor, *_):
+    sketch_gradient, photo_gradient = ctx.saved_tensors
+    return (
+        None,
+        None,
+        (grad * sketch_gradient).to(sketch_gradient.dtype),
+        (grad * photo_gradient).to(photo_gradient.dtype),
+        *(None,) * 6,
+    )
+
+
+_relational_huber.register_autograd(_backward, setup_context=_setup)
+
+
+def _check(
+    teacher_sketch: Tensor,
+    teacher_photo: Tensor,
+    student_sketch: Tensor,
+    student_photo: Tensor,
+    delta: float,
+    weights: Sequence[float],
+) -> None:
+    tensors = (teacher_sketch, teacher_photo, student_sketch, student_photo)
+    if (
+        teacher_sketch.shape != teacher_photo.shape
+        or teacher_photo.ndim != 2
+        or student_photo.ndim != 2
+        or student_sketch.ndim not in (2, 3)
+        or student_sketch.shape[-2:] != student_photo.shape
+        or len(student_photo) != len(teacher_photo)
+    ):
+        raise InputError(
+            "relational_huber needs teacher (B, Dt) twice, student (B, Ds) or (K, B, Ds), and (B, Ds); "
+            f"got {[tuple(t.shape) for t in tensors]}"
+        )
+    if student_sketch.numel() == 0 or teacher_photo.numel() == 0:
+        raise InputError(
+            f"relational_huber has nothing to average: {[tuple(t.shape) for t in tensors]}; leave empty batches out"
+        )
+    require_same("relational_huber", student_sketch=student_sketch, student_photo=student_photo)
+    require_same("relational_huber", teacher_sketch=teacher_sketch, teacher_photo=teacher_photo)
+    if teacher_photo.device != student_photo.device:
+        raise InputError(
+            f"relational_huber needs embeddings on one device, found the teacher's on {teacher_photo.device} and the "
+            f"student's on {student_photo.device}: move them with .to(device)"
+        )
+    if not delta > 0:
+        raise InputError(f"Huber delta {delta} must be positive")
+    if len(weights) != 3:
+        raise InputError(f"weights are those of sp, sn and pn; got {len(weights)} of them")
 
 
 def relational_huber(
@@ -58,15 +181,20 @@ def relational_huber(
     student_photo: Tensor,
     *,
     content: Tensor | None = None,
+    triplets: Tensor | None = None,
     weights: tuple[float, float, float] = (1.0, 1.0, 1.0),
     delta: float = 1.0,
     normalize: bool = False,
     backend: str = "auto",
 ) -> Tensor:
-    """Huber loss between the distances of teacher and student, a scalar.
+    """Huber loss between the distances of teacher and student, a scalar float32 (float64 of float64).
 
     Row i of every tensor belongs to pair i. Three relations, each averaged by itself, then weighted: sketch
     to its own photo (sp), sketch to other photos (sn), photo to other photos (pn).
+
+    Distances are sums in float32. On a CUDA device products of float32 embeddings follow
+    `torch.get_float32_matmul_precision()`, and weights of the gradient have the student's type. A distance of zero
+    has the gradient zero; distances within rounding of zero, d² below γ(|x|² + |y|²), a bounded one.
 
     Args:
         teacher_sketch, teacher_photo: (B, Dt); no gradient flows into them.
@@ -74,39 +202,50 @@ def relational_huber(
             relation does not depend on the canvas and is computed once.
         student_photo: (B, Ds).
         content: int64 (B,); photos of equal content are never negatives. All differ by default.
+        triplets: int64 (M, 3), rows of a sketch, its photo and another photo; the relations of these alone instead
+            of all in the batch, with memory O(K·M·D). Excludes `content`.
         weights: of sp, sn and pn.
         delta: where Huber turns from quadratic to linear, in units of distance.
         normalize: divide a network's distances by its mean distance between different photos, for teachers
             and students whose embeddings differ in scale. Gradients flow through the student's mean.
+        backend: "auto", "eager" or "triton"; given triplets are always eager.
+
+    Raises:
+        InputError: shapes, types, devices or rows that do not fit; a backend that cannot run here.
     """
-    choose_backend(backend)
-    count = len(teacher_photo)
-    shapes = [tuple(t.shape) for t in (teacher_sketch, teacher_photo, student_sketch, student_photo)]
-    if (
-        teacher_sketch.shape != teacher_photo.shape
-        or student_photo.ndim != 2
-        or student_sketch.ndim not in (2, 3)
-        or student_sketch.shape[-2:] != student_photo.shape
-        or len(student_photo) != count
-    ):
-        raise InputError(
-            "relational_huber needs teacher (B, Dt) twice, student (B, Ds) or (K, B, Ds), and (B, Ds); "
-            f"got {shapes}"
-        )
-    if delta <= 0:
-        raise InputError(f"Huber delta {delta} must be positive")
+    student_sketch, student_photo = widest(student_sketch, student_photo)
+    teacher_sketch, teacher_photo = widest(teacher_sketch, teacher_photo)
+    _check(teacher_sketch, teacher_photo, student_sketch, student_photo, delta, weights)
+    chosen = choose_backend(backend, student_photo, teacher_photo)
+    count = len(student_photo)
+    embeddings = (teacher_sketch.detach(), teacher_photo.detach(), student_sketch, student_photo)
+    if triplets is not None:
+        if content is not None:
+            raise InputError("give relational_huber either content or triplets, not both")
+        if triplets.ndim != 2 or triplets.shape[1] != 3 or triplets.dtype != torch.int64 or len(triplets) == 0:
+            raise InputError(
+                f"triplets must be int64 (M, 3) with M >= 1; got {triplets.dtype} {tuple(triplets.shape)}"
+            )
+        outside = ((triplets < 0) | (triplets >= count)).any(dim=1)
+        if bool(outside.any()):
+            row = int(outside.nonzero()[0, 0])
+            raise InputError(f"triplet {row} is {triplets[row].tolist()}; the batch has the rows 0 to {count - 1}")
+        return _over_triplets([accumulating(t) for t in embeddings], triplets, weights, delta, normalize)
     if content is None:
         content = torch.arange(count, device=student_photo.device)
     elif content.shape != (count,):
         raise InputError(f"content must number the {count} photos of the batch; got {tuple(content.shape)}")
-    different = content[:, None] != content[None, :]
-    return relational_huber_eager(
-        teacher_sketch,
-        teacher_photo,
-        student_sketch,
+    canvases = student_sketch if student_sketch.ndim == 3 else student_sketch[None]
+    gradients = torch.is_grad_enabled() and (student_sketch.requires_grad or student_photo.requires_grad)
+    loss, _, _ = torch.ops.sketchynet.relational_huber(
+        *embeddings[:2],
+        canvases,
         student_photo,
-        different,
-        weights=weights,
-        delta=delta,
-        normalize=normalize,
+        content,
+        [float(w) for w in weights],
+        float(delta),
+        normalize,
+        gradients,
+        chosen == "triton",
     )
+    return loss
