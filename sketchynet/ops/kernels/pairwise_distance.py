@@ -42,7 +42,8 @@ def distance_kernel(
     j = tile_g * BN + tl.arange(0, BN)
     # Rows past the end are those of the start: read in vain, never written.
     row, column = (i % B).to(tl.int64), (j % G).to(tl.int64)
-    product = dot_tile(x, y, row, column, stride_x, stride_y, D, BM, BN, BK, EVEN, PRECISION)
+    zeros = tl.zeros((BM, BN), dtype=tl.float32)
+    product = dot_tile(x, y, row, column, stride_x, stride_y, D, zeros, BK, EVEN, PRECISION)
     size = tl.load(x_norms + row)[:, None] + tl.load(y_norms + column)[None, :]
     squared = size - 2.0 * product
     inside = (i < B)[:, None] & (j < G)[None, :]

@@ -52,7 +52,8 @@ def huber_kernel(
     counted = inside & (tl.load(content + row)[:, None] != tl.load(content_columns + column)[None, :])
     times = tl.where(j >= square, 2.0, 1.0)[None, :]
 
-    product = dot_tile(t_rows, t_columns, row, column, stride_t, stride_tc, Dt, BM, BN, BK, EVEN, T_PRECISION)
+    zeros = tl.zeros((BM, BN), dtype=tl.float32)
+    product = dot_tile(t_rows, t_columns, row, column, stride_t, stride_tc, Dt, zeros, BK, EVEN, T_PRECISION)
     size = tl.load(t_norms + row)[:, None] + tl.load(t_norms_columns + column)[None, :]
     target = tl.sqrt(tl.maximum(size - 2.0 * product, 0.0))
     t_scale, s_scale = tl.load(scales), tl.load(scales + 1)
@@ -64,7 +65,7 @@ def huber_kernel(
     else:
         first_sum += tl.sum(tl.where(counted, target * times, 0.0))
     for k in range(0, K):
-        product = dot_tile(s_rows, s_columns, row, column, stride_s, stride_sc, Ds, BM, BN, BK, EVEN, S_PRECISION)
+        product = dot_tile(s_rows, s_columns, row, column, stride_s, stride_sc, Ds, zeros, BK, EVEN, S_PRECISION)
         size = tl.load(s_norms + k * R + row)[:, None] + tl.load(s_norms_columns + column)[None, :]
         squared = size - 2.0 * product
         distance = tl.sqrt(tl.maximum(squared, 0.0))

@@ -22,15 +22,15 @@ def dot_tile(
     rows_a, rows_b,  # int64 (BM,), (BN,): rows to multiply, all within the tensors
     stride_a, stride_b,
     D,
-    BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
+    total,  # float32 (BM, BN)
+    BK: tl.constexpr,
     EVEN: tl.constexpr,  # D is a multiple of BK: nothing to mask
     PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """float32 (BM, BN): products of rows of a with rows of b on the tensor cores."""
+    """total with the products of rows of a and rows of b added, on the tensor cores."""
     k = tl.arange(0, BK)
     a_tile = a + rows_a[:, None] * stride_a + k[None, :]
     b_tile = b + rows_b[None, :] * stride_b + k[:, None]
-    total = tl.zeros((BM, BN), dtype=tl.float32)
     for start in range(0, D, BK):
         if EVEN:
             left, right = tl.load(a_tile), tl.load(b_tile)
