@@ -6,6 +6,7 @@ Shapes: G gallery rows, D embedding size, B queries.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -71,29 +72,32 @@ class GalleryRows:
             return self._gallery[rows.to(self._gallery.device)].to(self._device)
         return torch.from_numpy(np.array(self._gallery[rows.cpu().numpy()])).to(self._device)
 
-    def chunks(self, size: int) -> Iterator[tuple[int, Tensor]]:
-        """Number of the first row, and up to `size` rows, in order; a row that is not finite raises InputError."""
-        firsts = range(0, len(self), size)
+    def chunks(self, size: int, start: int | None = None) -> Iterator[tuple[int, Tensor]]:
+        """Number of the first row, and up to `size` rows, in order; with `start` rows at first, growing eightfold."""
+        ends = [0]
+        while ends[-1] < len(self):
+            ends.append(min(ends[-1] + min(size, (start or size) * 8 ** (len(ends) - 1)), len(self)))
+        spans = list(pairwise(ends))
         if self._moves and self._device.type == "cuda":
-            yield from self._ahead(firsts, size)
+            yield from self._ahead(spans)
             return
-        for first in firsts:
-            yield first, self._read(first, min(first + size, len(self))).to(self._device)
+        for first, last in spans:
+            yield first, self._read(first, last).to(self._device)
 
-    def _ahead(self, firsts: range, size: int) -> Iterator[tuple[int, Tensor]]:
+    def _ahead(self, spans: list[tuple[int, int]]) -> Iterator[tuple[int, Tensor]]:
         stream = torch.cuda.Stream(self._device)
 
-        def send(first: int) -> tuple[int, Tensor, torch.cuda.Event]:
-            host = self._read(first, min(first + size, len(self))).pin_memory()
+        def send(first: int, last: int) -> tuple[int, Tensor, torch.cuda.Event]:
+            host = self._read(first, last).pin_memory()
             with torch.cuda.stream(stream):
                 rows = host.to(self._device, non_blocking=True)
             return first, rows, stream.record_event()
 
-        following = send(firsts[0])
-        for number in range(len(firsts)):
+        following = send(*spans[0])
+        for number in range(len(spans)):
             first, rows, ready = following
-            if number + 1 < len(firsts):
-                following = send(firsts[number + 1])
+            if number + 1 < len(spans):
+                following = send(*spans[number + 1])
             current = torch.cuda.current_stream(self._device)
             current.wait_event(ready)
             rows.record_stream(current)  # its memory returns to the copying stream when the work on it is done

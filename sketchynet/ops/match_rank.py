@@ -57,7 +57,7 @@ def _match_rank(queries: Tensor, rows: GalleryRows, target: Tensor) -> Tensor:
     x_squares = row_squares(queries)
     threshold = (true - x_squares) / 2.0
     ranks = torch.zeros_like(target)
-    for first, chunk in rows.chunks(_chunk_rows(queries)):
+    for first, chunk in rows.chunks(chunk_rows(queries)):
         rows.check(first, chunk)
         bound = bounds(x_squares, row_squares(chunk), queries.shape[1], queries.dtype)
         low, high = bound.cuts(threshold)
@@ -65,7 +65,7 @@ def _match_rank(queries: Tensor, rows: GalleryRows, target: Tensor) -> Tensor:
     return ranks
 
 
-def _chunk_rows(queries: Tensor) -> int:
+def chunk_rows(queries: Tensor) -> int:
     # Whole cache lines in every row of the products, without which a matrix product takes 1.3 times as long.
     return max(256, CHUNK_ELEMENTS // len(queries) // 256 * 256)
 
@@ -74,7 +74,7 @@ def _match_rank_native(queries: Tensor, rows: GalleryRows, target: Tensor) -> Te
     from sketchynet.ops.native import NativeCounter
 
     counter = NativeCounter(queries, rows.take(target))
-    for first, chunk in rows.chunks(_chunk_rows(queries)):
+    for first, chunk in rows.chunks(chunk_rows(queries)):
         if not counter.add(chunk):
             rows.check(first, chunk)
     return counter.counts

@@ -1,0 +1,167 @@
+"""Triton kernels of `nearest`: a chunk of the gallery streams by and leaves a short list for each query.
+
+Shapes: B queries, n gallery rows of a chunk, D embedding size, k rows asked for; a program holds BM queries and walks
+over tiles of BN rows.
+
+A tile's columns are dealt to BUCKETS ≥ k buckets, and each query keeps the least upper bound of F (see `bounds`) that
+its buckets have seen. Their maximum is reached by BUCKETS different rows, so the k-th nearest row is no farther, and
+a row whose lower bound is greater cannot be among the k nearest. The other rows are listed, a few for each doubling
+of the rows seen, and decided by squared differences in float64. A list that overflows, as it does when every row is
+nearer than all before, sends its query through the eager operator for this chunk.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from sketchynet.ops.bounds import Bounds, bounds
+from sketchynet.ops.gallery import GalleryRows
+from sketchynet.ops.kernels.match_rank import (
+    SPLIT_ERROR,
+    DeferredCheck,
+    chunk_rows,
+    exact_distances,
+    gram_tile,
+    halves,
+    list_open,
+    row_squares,
+    splits,
+)
+from sketchynet.ops.kernels.tiles import Tuned, config, rows_in_place, size_class
+from sketchynet.ops.nearest import START, Best, Nearest, may_be_nearest
+
+MOST = 128
+"""k can be so large: a tile has so many columns to deal."""
+CAPACITY = 2048
+
+
+@triton.jit
+def candidates_kernel(
+    queries, rows,
+    above, below,  # float32 (n,): |g|²/2 with the row's part of the bound, added and subtracted
+    cut,  # float32 (B,): a lower bound above it is too far, by the chunks before
+    margin,  # float32 (B,): twice the query's part of the bound
+    listed_counts,  # int32 (B,)
+    listed,  # int32 (B, capacity)
+    B, n, D, stride_q, stride_g, capacity,
+    SPLIT: tl.constexpr, EVEN: tl.constexpr,
+    BUCKETS: tl.constexpr,
+    SIZE: tl.constexpr,  # class of sizes, for tuning alone
+    BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
+):  # fmt: skip
+    i = tl.program_id(0) * BM + tl.arange(0, BM)
+    query = (i % B).to(tl.int64)
+    before, slack = tl.load(cut + query), tl.load(margin + query)
+    tiles = tl.cdiv(n, BN)
+    part = tl.cdiv(tiles, tl.num_programs(1))
+    least = tl.full((BM, BUCKETS), float("inf"), dtype=tl.float32)
+    for tile in range(tl.program_id(1) * part, min(tl.program_id(1) * part + part, tiles)):
+        j = tile * BN + tl.arange(0, BN)
+        row = (j % n).to(tl.int64)
+        product = gram_tile(queries, rows, query, row, stride_q, stride_g, D, SPLIT, EVEN, BM, BN, BK)
+        # Rows past the end are infinitely far. NaN of overflown products bounds nothing from above.
+        upper = tl.load(above + j, mask=j < n, other=float("inf"))[None, :] - product
+        upper = tl.where(upper == upper, upper, float("inf"))
+        least = tl.minimum(least, tl.min(tl.reshape(upper, (BM, BN // BUCKETS, BUCKETS)), axis=1))
+        reached = tl.max(least, axis=1)
+        # 2⁻²¹ is more than what the rounding of this sum takes.
+        now = tl.minimum(before, reached + slack + tl.abs(reached) * 4.76837158203125e-07)
+        lower = tl.load(below + j, mask=j < n, other=float("inf"))[None, :] - product
+        list_open((j < n)[None, :] & ~(lower > now[:, None]), j, query, i < B, listed_counts, listed, capacity)
+
+
+@triton.jit
+def list_distances_kernel(
+    queries, rows,  # (B, D), (n, D)
+    listed_counts,  # int32 (B,)
+    listed,  # int32 (B, capacity)
+    out,  # float64 (B, capacity): squared distances of the listed rows
+    D, stride_q, stride_g, capacity,
+    BP: tl.constexpr, BD: tl.constexpr,
+):  # fmt: skip
+    b = tl.program_id(0).to(tl.int64)
+    count = tl.minimum(tl.load(listed_counts + b), capacity)
+    for first in range(0, count, BP):
+        place = first + tl.arange(0, BP)
+        j = tl.load(listed + b * capacity + place, mask=place < count, other=0).to(tl.int64)
+        squared = exact_distances(queries + b * stride_q, rows, j, stride_g, D, BP, BD)
+        tl.store(out + b * capacity + place, squared, mask=place < count)
+
+
+candidates_tuned = Tuned(
+    candidates_kernel,
+    [
+        config(8, 3, BM=128, BN=128, BK=64),
+        config(8, 4, BM=128, BN=128, BK=64),
+        config(4, 4, BM=64, BN=128, BK=64),
+        config(4, 3, BM=16, BN=128, BK=128),
+    ],
+    key=["SIZE", "D", "SPLIT", "BUCKETS"],
+    reset=["listed_counts"],
+)
+
+
+def _merge(best: Best, first: int, counts: Tensor, listed: Tensor, squared: Tensor) -> None:
+    """Takes lists into the best: sorted by row, then, keeping that order, by distance."""
+    held = torch.arange(listed.shape[1], device=counts.device) < counts[:, None]
+    last = torch.iinfo(torch.int64).max
+    index = torch.cat([best.index, torch.where(held, listed.long() + first, last)], dim=1)
+    squared = torch.cat([best.squared, torch.where(held, squared, float("inf"))], dim=1)
+    index, order = index.sort(dim=1)
+    squared, order = squared.gather(1, order).sort(dim=1, stable=True)
+    k = best.index.shape[1]
+    best.squared, best.index = squared[:, :k].contiguous(), index.gather(1, order[:, :k])
+
+
+def nearest_triton(queries: Tensor, rows: GalleryRows, k: int) -> Nearest:
+    """As `nearest`, of checked queries, B ≥ 1, k ≤ MOST."""
+    queries = rows_in_place(queries)
+    (B, D), device = queries.shape, queries.device
+    x_squares, parts, split = row_squares(queries), halves(queries), queries.dtype == torch.float32
+    capacity = min(CAPACITY, len(rows))
+    listed = torch.empty((B, capacity), dtype=torch.int32, device=device)
+    squared = torch.empty((B, capacity), dtype=torch.float64, device=device)
+    best, check = Best(B, k, device), DeferredCheck(device)
+    for first, chunk in rows.chunks(chunk_rows(D, queries.dtype), START):
+        chunk = rows_in_place(chunk)
+        g_squares = row_squares(chunk)
+        check.add(first, g_squares)
+        bound = bounds(x_squares, g_squares, D, queries.dtype, SPLIT_ERROR if split else 0.0)
+        threshold = (best.squared[:, -1] - x_squares) / 2.0
+        chunk_parts, n = halves(chunk), len(chunk)
+        counts = torch.zeros(B, dtype=torch.int32, device=device)
+        candidates_tuned.launch(
+            lambda meta, n=n: (triton.cdiv(B, meta["BM"]), splits(B, n, meta, device)),
+            parts, chunk_parts, bound.above, bound.below, bound.cuts(threshold)[1], (2.0 * bound.query).float(),
+            counts, listed, B, n, D, parts.stride(0), chunk_parts.stride(0), capacity,
+            SPLIT=split, EVEN=D % 128 == 0, BUCKETS=max(16, triton.next_power_of_2(k)), SIZE=size_class(B, n),
+        )  # fmt: skip
+        list_distances_kernel[(B,)](
+            queries, chunk, counts, listed, squared, D, queries.stride(0), chunk.stride(0), capacity, BP=16, BD=128
+        )
+        most = int(counts.max())
+        if most > capacity:
+            _decide_eagerly(best, first, queries, chunk, bound, threshold, (counts > capacity).nonzero()[:, 0])
+            counts = torch.where(counts > capacity, 0, counts)
+            most = int(counts.max())
+        _merge(best, first, counts, listed[:, :most], squared[:, :most])
+    check.close(rows)
+    return best.close(queries.dtype)
+
+
+def _decide_eagerly(
+    best: Best, first: int, queries: Tensor, chunk: Tensor, bound: Bounds, threshold: Tensor, over: Tensor
+) -> None:
+    """The chunk for queries `over`, (m,), whose lists have overflown, a few rows of the chunk at a time."""
+    some = Best(len(over), best.index.shape[1], queries.device)
+    some.squared, some.index = best.squared[over], best.index[over]
+    step = max(1, (1 << 22) // len(over))
+    for start in range(0, len(chunk), step):
+        part = slice(start, start + step)
+        narrow = Bounds(bound.above[part], bound.below[part], bound.query[over], bound.unit)
+        i, j, found = may_be_nearest(queries[over], chunk[part], narrow, threshold[over], best.index.shape[1])
+        some.merge(i, first + start + j, found)
+    best.squared[over], best.index[over] = some.squared, some.index
