@@ -7,11 +7,10 @@ S samples a sketch.
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from sketchynet.errors import InputError
-from sketchynet.ops import pairwise_distance
+from sketchynet.ops import hard_negatives, negative_distance, pairwise_distance, row_distance
 
 
 def triplet_rows(
@@ -64,11 +63,17 @@ def triplet_loss(
     """In-batch triplet loss (paper: L_tri), a scalar; sketch (B, D) or (K, B, D), photo (B, D).
 
     Row i of both is pair i; `content`, int64 (B,), keeps photos of the same picture from being negatives.
-    The mean over sketches, and canvases, that have a negative; 0 where none has one.
+    The mean over sketches, and canvases, that have a negative; 0 where none has one. With mining "hard" or
+    "semi-hard" (see `hard_negatives`) one negative counts a sketch, and no matrix of distances is stored.
     """
+    if mining != "all":
+        picked = hard_negatives(sketch, photo, content, mining=mining)
+        hinge = margin + row_distance(sketch, photo) - negative_distance(sketch, photo, picked)
+        found = picked >= 0
+        return (hinge.clamp(min=0.0) * found).sum() / found.sum().clamp(min=1)
     negative = _different(content)
     target = torch.arange(len(photo), device=photo.device)
-    rows = triplet_rows(pairwise_distance(sketch, photo), target, negative, margin=margin, mining=mining)
+    rows = triplet_rows(pairwise_distance(sketch, photo), target, negative, margin=margin)
     counted = negative.any(dim=-1).expand(rows.shape)
     return (rows * counted).sum() / counted.sum().clamp(min=1)
 
@@ -90,7 +95,7 @@ def contrastive_loss(
     if similarity == "distance":
         logits = -pairwise_distance(sketch, photo)
     elif similarity == "cosine":
-        logits = F.normalize(sketch, dim=-1) @ F.normalize(photo, dim=-1).T
+        logits = 1.0 - pairwise_distance(sketch, photo, metric="cosine")
     else:
         raise InputError(f"similarity {similarity!r} is unknown: choose 'distance' or 'cosine'")
     own = torch.eye(len(photo), dtype=torch.bool, device=photo.device)

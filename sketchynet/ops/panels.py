@@ -23,7 +23,7 @@ class Panel:
     teacher_columns: Tensor
     student_columns: Tensor
     content: Tensor
-    """int64 (R,)."""
+    """int64 (R,): numbers below B of what the photos show."""
     content_columns: Tensor
     """int64 (C,)."""
     square: int
@@ -40,6 +40,8 @@ class Scales:
     """Weight of the relation over its number of pairs."""
     through_unit: Tensor
     """∂L/∂d by way of the student's unit, for each distance of the pn relation."""
+    pair: Tensor
+    """1 / number of pairs: the size of the two above, which half precision could not hold."""
 
 
 class DifferencePull:
@@ -139,8 +141,8 @@ def relational_panels(
     dtype = torch.float64 if sp.dtype == torch.float64 else torch.float32
     # Pairs of different photos, counted without a wait for the device: those of equal content lie together, sorted.
     ordered = content.sort().values
-    same = torch.searchsorted(ordered, content, right=True) - torch.searchsorted(ordered, content)
-    different = (count * count - same.sum()).to(dtype)
+    content, behind = torch.searchsorted(ordered, content), torch.searchsorted(ordered, content, right=True)
+    different = (count * count - (behind - content).sum()).to(dtype)
     one, zero = torch.ones((), dtype=dtype, device=device), torch.zeros((), dtype=dtype, device=device)
     negatives = different.clamp(min=1.0)
     share = [
@@ -166,7 +168,7 @@ def relational_panels(
             total += sum_distances(panel)
         means = torch.where(different > 0, total / negatives, 1.0).clamp(min=torch.finfo(dtype).tiny)
         units = [1.0 / means[0], 1.0 / means[1]]
-    scales = [Scales(units[0], units[1], s, zero) for s in share]
+    scales = [Scales(units[0], units[1], s, zero, 1.0 / negatives) for s in share]
 
     sketch_gradient = torch.zeros(ss.shape if gradients else (0,), dtype=dtype, device=device)
     photo_gradient = torch.zeros(sp.shape if gradients else (0,), dtype=dtype, device=device)
@@ -194,7 +196,7 @@ def relational_panels(
     by_unit = sum(s * found[1] for s, found in zip(share, sums, strict=True)) * units[1].square()
     through = torch.where(different > 0, by_unit / negatives, 0.0) if normalize else zero
     if relation_weights[2] != 0 or (normalize and gradients):
-        scale = Scales(units[0], units[1], share[2], through)
+        scale = Scales(units[0], units[1], share[2], through, 1.0 / negatives)
         sums[2] = torch.zeros_like(own)
         for first, last, panel in photo_panels():
             found, pulls = huber_panel(panel, scale, delta, gradients)

@@ -7,17 +7,19 @@ A tile's columns are dealt to BUCKETS ≥ k buckets, and each query keeps the le
 its buckets have seen. Their maximum is reached by BUCKETS different rows, so the k-th nearest row is no farther, and
 a row whose lower bound is greater cannot be among the k nearest. The other rows are listed, a few for each doubling
 of the rows seen, and decided by squared differences in float64. A list that overflows, as it does when every row is
-nearer than all before, sends its query through the eager operator for this chunk.
+nearer than all before, sends its query through the chunk again, in parts no longer than a list.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from sketchynet.ops.bounds import Bounds, bounds
+from sketchynet.ops.bounds import bounds
 from sketchynet.ops.gallery import GalleryRows
 from sketchynet.ops.kernels.match_rank import (
     SPLIT_ERROR,
@@ -31,7 +33,7 @@ from sketchynet.ops.kernels.match_rank import (
     splits,
 )
 from sketchynet.ops.kernels.tiles import Tuned, config, rows_in_place, size_class
-from sketchynet.ops.nearest import START, Best, Nearest, may_be_nearest
+from sketchynet.ops.nearest import START, Best, Nearest
 
 MOST = 128
 """k can be so large: a tile has so many columns to deal."""
@@ -116,52 +118,61 @@ def _merge(best: Best, first: int, counts: Tensor, listed: Tensor, squared: Tens
     best.squared, best.index = squared[:, :k].contiguous(), index.gather(1, order[:, :k])
 
 
+@dataclass(frozen=True)
+class Queries:
+    rows: Tensor
+    """(B, D)."""
+    parts: Tensor
+    """Their halves."""
+    squares: Tensor
+    """float64 (B,)."""
+
+    def some(self, which: Tensor) -> Queries:
+        return Queries(self.rows[which], self.parts[which], self.squares[which])
+
+
+def _take_in(best: Best, queries: Queries, first: int, chunk: Tensor, g_squares: Tensor) -> None:
+    """Merges a chunk, whose row 0 is gallery row `first`, into the best."""
+    (B, D), n, k, device = queries.rows.shape, len(chunk), best.index.shape[1], chunk.device
+    split, capacity = chunk.dtype == torch.float32, min(CAPACITY, n)
+    bound = bounds(queries.squares, g_squares, D, chunk.dtype, SPLIT_ERROR if split else 0.0)
+    _, cut = bound.cuts((best.squared[:, -1] - queries.squares) / 2.0)
+    parts, chunk_parts = queries.parts, halves(chunk)
+    counts = torch.zeros(B, dtype=torch.int32, device=device)
+    listed = torch.empty((B, capacity), dtype=torch.int32, device=device)
+    squared = torch.empty((B, capacity), dtype=torch.float64, device=device)
+    candidates_tuned.launch(
+        lambda meta: (triton.cdiv(B, meta["BM"]), splits(B, n, meta, device)),
+        parts, chunk_parts, bound.above, bound.below, cut, (2.0 * bound.query).float(), counts, listed,
+        B, n, D, parts.stride(0), chunk_parts.stride(0), capacity,
+        SPLIT=split, EVEN=D % 128 == 0, BUCKETS=max(16, triton.next_power_of_2(k)), SIZE=size_class(B, n),
+    )  # fmt: skip
+    list_distances_kernel[(B,)](
+        queries.rows, chunk, counts, listed, squared, D, queries.rows.stride(0), chunk.stride(0), capacity,
+        BP=16, BD=128,
+    )  # fmt: skip
+    if int(counts.max()) > capacity:
+        over = (counts > capacity).nonzero()[:, 0]
+        rest = Best(len(over), k, device)
+        rest.squared, rest.index = best.squared[over], best.index[over]
+        for start in range(0, n, capacity):  # of so few rows no list overflows
+            part = slice(start, start + capacity)
+            _take_in(rest, queries.some(over), first + start, chunk[part], g_squares[part])
+        best.squared[over], best.index[over] = rest.squared, rest.index
+        counts = torch.where(counts > capacity, 0, counts)
+    most = int(counts.max())
+    _merge(best, first, counts, listed[:, :most], squared[:, :most])
+
+
 def nearest_triton(queries: Tensor, rows: GalleryRows, k: int) -> Nearest:
     """As `nearest`, of checked queries, B ≥ 1, k ≤ MOST."""
     queries = rows_in_place(queries)
-    (B, D), device = queries.shape, queries.device
-    x_squares, parts, split = row_squares(queries), halves(queries), queries.dtype == torch.float32
-    capacity = min(CAPACITY, len(rows))
-    listed = torch.empty((B, capacity), dtype=torch.int32, device=device)
-    squared = torch.empty((B, capacity), dtype=torch.float64, device=device)
-    best, check = Best(B, k, device), DeferredCheck(device)
-    for first, chunk in rows.chunks(chunk_rows(D, queries.dtype), START):
+    asked = Queries(queries, halves(queries), row_squares(queries))
+    best, check = Best(len(queries), k, queries.device), DeferredCheck(queries.device)
+    for first, chunk in rows.chunks(chunk_rows(queries.shape[1], queries.dtype), START):
         chunk = rows_in_place(chunk)
         g_squares = row_squares(chunk)
         check.add(first, g_squares)
-        bound = bounds(x_squares, g_squares, D, queries.dtype, SPLIT_ERROR if split else 0.0)
-        threshold = (best.squared[:, -1] - x_squares) / 2.0
-        chunk_parts, n = halves(chunk), len(chunk)
-        counts = torch.zeros(B, dtype=torch.int32, device=device)
-        candidates_tuned.launch(
-            lambda meta, n=n: (triton.cdiv(B, meta["BM"]), splits(B, n, meta, device)),
-            parts, chunk_parts, bound.above, bound.below, bound.cuts(threshold)[1], (2.0 * bound.query).float(),
-            counts, listed, B, n, D, parts.stride(0), chunk_parts.stride(0), capacity,
-            SPLIT=split, EVEN=D % 128 == 0, BUCKETS=max(16, triton.next_power_of_2(k)), SIZE=size_class(B, n),
-        )  # fmt: skip
-        list_distances_kernel[(B,)](
-            queries, chunk, counts, listed, squared, D, queries.stride(0), chunk.stride(0), capacity, BP=16, BD=128
-        )
-        most = int(counts.max())
-        if most > capacity:
-            _decide_eagerly(best, first, queries, chunk, bound, threshold, (counts > capacity).nonzero()[:, 0])
-            counts = torch.where(counts > capacity, 0, counts)
-            most = int(counts.max())
-        _merge(best, first, counts, listed[:, :most], squared[:, :most])
+        _take_in(best, asked, first, chunk, g_squares)
     check.close(rows)
     return best.close(queries.dtype)
-
-
-def _decide_eagerly(
-    best: Best, first: int, queries: Tensor, chunk: Tensor, bound: Bounds, threshold: Tensor, over: Tensor
-) -> None:
-    """The chunk for queries `over`, (m,), whose lists have overflown, a few rows of the chunk at a time."""
-    some = Best(len(over), best.index.shape[1], queries.device)
-    some.squared, some.index = best.squared[over], best.index[over]
-    step = max(1, (1 << 22) // len(over))
-    for start in range(0, len(chunk), step):
-        part = slice(start, start + step)
-        narrow = Bounds(bound.above[part], bound.below[part], bound.query[over], bound.unit)
-        i, j, found = may_be_nearest(queries[over], chunk[part], narrow, threshold[over], best.index.shape[1])
-        some.merge(i, first + start + j, found)
-    best.squared[over], best.index[over] = some.squared, some.index

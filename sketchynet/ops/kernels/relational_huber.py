@@ -5,7 +5,8 @@ all canvases: the teacher's distances once, then each canvas's.
 
 A tile's distances live in registers alone. What leaves the kernel is the tile's share of the sums and, where the
 gradient is wanted, the weights w = ∂L/∂d / d in the type of the embeddings, (K, R, C), which two matrix products
-turn into gradients while they lie in the L2 cache.
+turn into gradients while they lie in the L2 cache. Weights are kept times the number of pairs: half precision would
+flush them to zero otherwise.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ def huber_kernel(
     s_rows, s_columns,  # (K, R, Ds), (C, Ds): student
     t_norms, t_norms_columns,  # float32 (R,), (C,): squared
     s_norms, s_norms_columns,  # float32 (K, R), (C,)
-    content, content_columns,  # int64 (R,), (C,)
-    scales,  # float32 (4,): 1 / unit of teacher and of student, weight of a pair, ∂L/∂d through the unit
+    content, content_columns,  # int32 (R,), (C,)
+    scales,  # float32 (4,): 1 / unit of teacher and of student, weight of a pair and ∂L/∂d through the unit, times pairs
     sums,  # float32 (tiles, 2): Huber's loss and h'·d, or the distances of teacher and student
     weights,  # (K, R, C), written where STORE
     R, C, K, Dt, Ds, square,  # columns from `square` on count twice
@@ -49,8 +50,7 @@ def huber_kernel(
     j = tile_c * BN + tl.arange(0, BN)
     row, column = (i % R).to(tl.int64), (j % C).to(tl.int64)
     inside = (i < R)[:, None] & (j < C)[None, :]
-    counted = inside & (tl.load(content + row)[:, None] != tl.load(content_columns + column)[None, :])
-    times = tl.where(j >= square, 2.0, 1.0)[None, :]
+    shown, shown_columns = tl.load(content + row), tl.load(content_columns + column)
 
     zeros = tl.zeros((BM, BN), dtype=tl.float32)
     product = dot_tile(t_rows, t_columns, row, column, stride_t, stride_tc, Dt, zeros, BK, EVEN, T_PRECISION)
@@ -63,11 +63,15 @@ def huber_kernel(
     if LOSS:
         target = target * t_scale
     else:
-        first_sum += tl.sum(tl.where(counted, target * times, 0.0))
+        counted = inside & (shown[:, None] != shown_columns[None, :])
+        first_sum += tl.sum(tl.where(counted, target * tl.where(j >= square, 2.0, 1.0)[None, :], 0.0))
     for k in range(0, K):
         product = dot_tile(s_rows, s_columns, row, column, stride_s, stride_sc, Ds, zeros, BK, EVEN, S_PRECISION)
         size = tl.load(s_norms + k * R + row)[:, None] + tl.load(s_norms_columns + column)[None, :]
         squared = size - 2.0 * product
+        # The mask is made anew for each canvas: kept through the products it would take a register an element.
+        counted = inside & (shown[:, None] != shown_columns[None, :])
+        times = tl.where(j >= square, 2.0, 1.0)[None, :]
         distance = tl.sqrt(tl.maximum(squared, 0.0))
         if LOSS:
             difference = target - distance * s_scale
@@ -94,7 +98,7 @@ huber_tuned = Tuned(
         config(8, 3, BM=128, BN=128, BK=64, GROUP=8),
         config(8, 4, BM=128, BN=128, BK=32, GROUP=8),
         config(8, 3, BM=64, BN=128, BK=64, GROUP=8),
-        config(4, 4, BM=64, BN=128, BK=32, GROUP=8),
+        config(8, 4, BM=64, BN=128, BK=32, GROUP=8),
         config(4, 4, BM=64, BN=64, BK=64, GROUP=8),
     ],
     key=["SIZE", "K", "Dt", "Ds", "LOSS", "STORE", "T_PRECISION", "S_PRECISION"],
@@ -115,7 +119,7 @@ def _launch(panel: Panel, scales: Tensor, delta: float, *, loss: bool, store: bo
         lambda meta: (triton.cdiv(rows, meta["BM"]) * triton.cdiv(columns, meta["BN"]),),
         teacher, teacher_columns, student, student_columns,
         squared_norms(teacher), squared_norms(teacher_columns), squared_norms(student), squared_norms(student_columns),
-        panel.content, panel.content_columns, scales, sums, weights,
+        panel.content.int(), panel.content_columns.int(), scales, sums, weights,
         rows, columns, canvases, teacher.shape[1], width, panel.square,
         teacher.stride(0), teacher_columns.stride(0), student.stride(0), student.stride(1), student_columns.stride(0),
         delta, product_error(width, student.dtype),
@@ -129,22 +133,22 @@ def _launch(panel: Panel, scales: Tensor, delta: float, *, loss: bool, store: bo
 class Pull:
     """The gradient of a panel's loss as matrix products of its weights (K, R, C)."""
 
-    def __init__(self, panel: Panel, weights: Tensor) -> None:
-        self._panel, self._weights = panel, weights
+    def __init__(self, panel: Panel, weights: Tensor, pair: Tensor) -> None:
+        self._panel, self._weights, self._pair = panel, weights, pair
 
     def rows(self) -> Tensor:
         """Of the rows: float32 (K, R, Ds)."""
         rows, columns, weights = self._panel.student, self._panel.student_columns, self._weights
         pushed = weights.sum(dim=2, keepdim=True, dtype=torch.float32) * rows
         flat = weights.reshape(-1, weights.shape[2])
-        return subtract_product(pushed.reshape(-1, rows.shape[2]), flat, columns).reshape(rows.shape)
+        return subtract_product(pushed.reshape(-1, rows.shape[2]), flat, columns).reshape(rows.shape).mul_(self._pair)
 
     def columns(self, first: int = 0) -> Tensor:
         """Of the columns from `first` on: float32 (C - first, Ds)."""
         rows, columns = self._panel.student, self._panel.student_columns[first:]
         flat = self._weights.reshape(-1, self._weights.shape[2])[:, first:]
         pushed = flat.sum(dim=0, dtype=torch.float32)[:, None] * columns
-        return subtract_product(pushed, flat.T, rows.reshape(-1, rows.shape[2]))
+        return subtract_product(pushed, flat.T, rows.reshape(-1, rows.shape[2])).mul_(self._pair)
 
 
 def subtract_product(total: Tensor, a: Tensor, b: Tensor) -> Tensor:
@@ -164,6 +168,7 @@ def distance_sums_triton(panel: Panel) -> Tensor:
 
 def huber_panel_triton(panel: Panel, scales: Scales, delta: float, gradients: bool) -> tuple[Tensor, Pull | None]:
     """As `huber_panel_eager`, of float32, bfloat16 or float16 embeddings."""
-    scalars = torch.stack([scales.teacher, scales.student, scales.share, scales.through_unit])
+    pair = scales.pair
+    scalars = torch.stack([scales.teacher, scales.student, scales.share / pair, scales.through_unit / pair])
     sums, weights = _launch(panel, scalars, delta, loss=True, store=gradients)
-    return sums, Pull(panel, weights) if gradients else None
+    return sums, Pull(panel, weights, pair) if gradients else None

@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from sketchynet.errors import InputError
+from sketchynet.ops import match_rank
+from sketchynet.ops.kernels import match_rank as kernels
+
+DTYPES = [torch.float32, torch.bfloat16, torch.float16]
+
+
+def naive_ranks(queries: torch.Tensor, gallery: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """By squared differences in float64."""
+    gallery = gallery.double()
+    ranks = []
+    for query, true in zip(queries.double(), target.tolist(), strict=True):
+        distance = (query - gallery).square().sum(dim=1)
+        ranks.append(int((distance <= distance[true]).sum()))
+    return torch.tensor(ranks)
+
+
+def embeddings(kind: str, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(5)
+    if kind == "clustered":  # near neighbours a few rounding errors apart, far from the origin
+        centres = torch.randn(6, 70, generator=generator) + 3
+        gallery = centres[torch.arange(300) % 6] + 1e-3 * torch.randn(300, 70, generator=generator)
+        queries = centres[torch.arange(33) % 6] + 1e-3 * torch.randn(33, 70, generator=generator)
+    else:
+        gallery = torch.randn(300, 70, generator=generator)
+        queries = torch.randn(33, 70, generator=generator)
+    gallery[200:] = gallery[:100].clone()  # duplicates tie
+    return queries.to(dtype), gallery.to(dtype), torch.randint(0, 300, (33,), generator=generator)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("kind", ["random", "clustered"])
+def test_ranks_are_those_of_float64(kind: str, dtype: torch.dtype) -> None:
+    queries, gallery, target = embeddings(kind, dtype)
+    found = match_rank(queries, gallery, target, backend="triton")
+    assert torch.equal(found, naive_ranks(queries, gallery, target))
+
+
+def test_chunks_and_lists_that_overflow(monkeypatch: pytest.MonkeyPatch) -> None:
+    queries, gallery, target = embeddings("clustered", torch.float16)
+    monkeypatch.setattr(kernels, "CAPACITY", 4)
+    monkeypatch.setattr(kernels, "chunk_rows", lambda *_: 128)
+    gallery[150:158] = gallery[target[0]]
+    found = match_rank(queries, gallery, target, backend="triton")
+    assert torch.equal(found, naive_ranks(queries, gallery, target))
+
+
+def test_collapsed_embeddings_score_last() -> None:
+    ranks = match_rank(torch.ones(3, 8), torch.ones(10, 8), torch.arange(3), backend="triton")
+    assert ranks.tolist() == [10] * 3
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # numpy says what overflows
+@pytest.mark.parametrize("scale", [1e-30, 1e25])
+def test_products_that_flush_or_overflow_are_decided_exactly(scale: float) -> None:
+    queries, gallery, target = (t * scale if t.is_floating_point() else t for t in embeddings("random", torch.float32))
+    found = match_rank(queries, gallery, target, backend="triton")
+    assert torch.equal(found, naive_ranks(queries, gallery, target))
+
+
+def test_gallery_from_a_memory_map(tmp_path) -> None:
+    queries, gallery, target = embeddings("random", torch.float32)
+    np.save(tmp_path / "gallery.npy", gallery.numpy())
+    held = np.load(tmp_path / "gallery.npy", mmap_mode="r")
+    found = match_rank(queries, held, target, backend="triton")
+    assert torch.equal(found, naive_ranks(queries, gallery, target))
+
+
+def test_rows_that_are_not_contiguous() -> None:
+    queries, gallery, target = embeddings("random", torch.float32)
+    wide = torch.stack([gallery, -gallery], dim=2).flatten(1)
+    found = match_rank(queries, wide[:, ::2], target, backend="triton")
+    assert torch.equal(found, naive_ranks(queries, gallery, target))
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_the_check_behind_the_kernels_names_the_row(value: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    queries, gallery, target = embeddings("random", torch.bfloat16)
+    gallery[123, 5] = value
+    monkeypatch.setattr(kernels, "chunk_rows", lambda *_: 100)
+    with pytest.raises(InputError, match="gallery row 123 of 300 is not finite"):
+        match_rank(queries, gallery, target % 100, backend="triton")
