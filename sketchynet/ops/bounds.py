@@ -52,7 +52,7 @@ def exact_squared(x: Tensor, i: Tensor, y: Tensor, j: Tensor) -> Tensor:
 def row_squares(rows: Tensor) -> Tensor:
     """Squared norms float64 (n,)."""
     step = max(1, PAIR_ELEMENTS // rows.shape[1])
-    return torch.cat([part.double().square_().sum(dim=1) for part in rows.split(step)])
+    return torch.cat([part.double().square().sum(dim=1) for part in rows.split(step)])
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,8 @@ def require_finite(operator: str, name: str, rows: Tensor, first: int = 0, total
 
 def widest(*tensors: Tensor) -> list[Tensor]:
     """Under autocast, whose networks give half precision beside float32, all in the widest type of them."""
-    if not torch.is_autocast_enabled(tensors[0].device.type) or len({t.dtype for t in tensors}) == 1:
+    device = tensors[0].device.type
+    if len({t.dtype for t in tensors}) == 1 or device == "meta" or not torch.is_autocast_enabled(device):
         return list(tensors)
     dtype = tensors[0].dtype
     for tensor in tensors[1:]:

@@ -30,8 +30,8 @@ class Nearest(NamedTuple):
 
     distance: Tensor
     """Euclidean, float32 (float64 of float64) (B, k)."""
-    index: Tensor
-    """int64 (B, k)."""
+    row: Tensor
+    """Of the gallery, int64 (B, k)."""
 
 
 class Best:

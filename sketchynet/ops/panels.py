@@ -6,7 +6,9 @@ photos.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -44,14 +46,23 @@ class Scales:
     """1 / number of pairs: the size of the two above, which half precision could not hold."""
 
 
+class Pull(Protocol):
+    """The gradient of a panel's loss."""
+
+    def rows(self) -> Tensor:
+        """Of the rows: (K, R, Ds)."""
+
+    def columns(self, first: int = 0) -> Tensor:
+        """Of the columns from `first` on: (C - first, Ds)."""
+
+
 class DifferencePull:
-    """The gradient of a panel's loss, from ∂L/∂d and the distances (K, R, C)."""
+    """The gradient from ∂L/∂d and the distances (K, R, C), near pairs from differences."""
 
     def __init__(self, panel: Panel, grad: Tensor, distance: Tensor) -> None:
         self._panel, self._grad, self._distance = panel, grad, distance
 
     def rows(self) -> Tensor:
-        """Of the rows: (K, R, Ds)."""
         found = [
             distance_gradients(grad, rows, self._panel.student_columns, distance, of_y=False)[0]
             for grad, rows, distance in zip(self._grad, self._panel.student, self._distance, strict=True)
@@ -59,12 +70,12 @@ class DifferencePull:
         return torch.stack([f for f in found if f is not None])
 
     def columns(self, first: int = 0) -> Tensor:
-        """Of the columns from `first` on: (C - first, Ds)."""
         columns = self._panel.student_columns[first:]
         total = torch.zeros_like(columns)
         for grad, rows, distance in zip(self._grad, self._panel.student, self._distance, strict=True):
             found = distance_gradients(grad[:, first:], rows, columns, distance[:, first:], of_x=False)[1]
-            total += found
+            if found is not None:
+                total += found
         return total
 
 
@@ -116,8 +127,12 @@ def _own_photo(
     return sums, apart * pull[..., None]
 
 
+def _weighted(shares: list[Tensor], sums: list[Tensor], which: int) -> Tensor:
+    return torch.stack([share * found[which] for share, found in zip(shares, sums, strict=True)]).sum()
+
+
 def relational_panels(
-    embeddings: tuple[Tensor, Tensor, Tensor, Tensor],
+    embeddings: tuple[Tensor, ...],
     content: Tensor,
     relation_weights: tuple[float, ...],
     delta: float,
@@ -129,14 +144,15 @@ def relational_panels(
 
     embeddings: teacher_sketch, teacher_photo (B, Dt), student_sketch (K, B, Ds), student_photo (B, Ds).
     """
+    sum_distances: Callable[[Panel], Tensor] = distance_sums_eager
+    huber_panel: Callable[[Panel, Scales, float, bool], tuple[Tensor, Pull | None]] = huber_panel_eager
     if triton:
         from sketchynet.ops.kernels.relational_huber import distance_sums_triton, huber_panel_triton
 
         sum_distances, huber_panel = distance_sums_triton, huber_panel_triton
-        ts, tp, ss, sp = embeddings
     else:
-        sum_distances, huber_panel = distance_sums_eager, huber_panel_eager
-        ts, tp, ss, sp = (accumulating(t) for t in embeddings)
+        embeddings = tuple(accumulating(t) for t in embeddings)
+    ts, tp, ss, sp = embeddings
     (canvases, count, _), device = ss.shape, sp.device
     dtype = torch.float64 if sp.dtype == torch.float64 else torch.float32
     # Pairs of different photos, counted without a wait for the device: those of equal content lie together, sorted.
@@ -153,7 +169,7 @@ def relational_panels(
     elements = sum(t.numel() for t in embeddings)
     rows = max(128, elements // (2 * max(1, canvases) * count) // 128 * 128)
 
-    def photo_panels():
+    def photo_panels() -> Iterator[tuple[int, int, Panel]]:
         for first in range(0, count, rows):
             last = min(first + rows, count)
             yield first, last, Panel(
@@ -193,7 +209,7 @@ def relational_panels(
         # What the student's unit does to the loss needs every sum, before the last gradient is taken.
         for _, _, panel in photo_panels():
             sums[2] = sums[2] + huber_panel(panel, scales[2], delta, False)[0]
-    by_unit = sum(s * found[1] for s, found in zip(share, sums, strict=True)) * units[1].square()
+    by_unit = _weighted(share, sums, 1) * units[1].square()
     through = torch.where(different > 0, by_unit / negatives, 0.0) if normalize else zero
     if relation_weights[2] != 0 or (normalize and gradients):
         scale = Scales(units[0], units[1], share[2], through, 1.0 / negatives)
@@ -207,5 +223,4 @@ def relational_panels(
                 photo_gradient[first:last] += 2.0 * pulls.rows()[0]
                 if last < count:
                     photo_gradient[last:] += 2.0 * pulls.columns(last - first)
-    loss = sum(s * found[0] for s, found in zip(share, sums, strict=True))
-    return loss, sketch_gradient.to(ss.dtype), photo_gradient.to(sp.dtype)
+    return _weighted(share, sums, 0), sketch_gradient.to(ss.dtype), photo_gradient.to(sp.dtype)

@@ -1,14 +1,18 @@
 from __future__ import annotations
 
 import importlib
+import os
+import subprocess
+import sys
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sketchynet.errors import InputError
-from sketchynet.ops import match_rank
+from sketchynet.ops import match_rank, match_rank_eager
 
 
 def _naive(queries: torch.Tensor, gallery: torch.Tensor, target: torch.Tensor) -> list[int]:
@@ -45,10 +49,12 @@ def test_duplicates_tie_and_chunks_agree(monkeypatch: pytest.MonkeyPatch) -> Non
     queries, target = torch.randn(17, 67, generator=generator), torch.arange(17)
     ranks = match_rank(queries, gallery, target)
     assert (ranks >= 2).all() and (ranks % 2 == 0).all()
+    assert torch.equal(match_rank_eager(queries, gallery, target), ranks)
     # The package's own name `match_rank` is the function; the module behind it holds the chunk size.
     module = importlib.import_module("sketchynet.ops.match_rank")
-    monkeypatch.setattr(module, "CHUNK_ELEMENTS", 100)
+    monkeypatch.setattr(module, "chunk_rows", lambda queries: 7)
     assert torch.equal(match_rank(queries, gallery, target), ranks)
+    assert torch.equal(match_rank(queries.double(), gallery.double(), target), ranks)
 
 
 def test_no_queries() -> None:
@@ -75,5 +81,80 @@ def test_bad_input() -> None:
         match_rank(x, x, torch.tensor([0.0, 1.0]))
     with pytest.raises(InputError, match="match_rank needs"):
         match_rank(x, torch.zeros(2, 4), torch.tensor([0, 1]))
-    with pytest.raises(InputError, match="not part of this build"):
+    with pytest.raises(InputError, match="'triton' cannot run here"):
         match_rank(x, x, torch.tensor([0, 1]), backend="triton")
+    with pytest.raises(InputError, match="gallery is empty"):
+        match_rank(x, torch.zeros(0, 3), torch.tensor([0, 1]))
+    with pytest.raises(InputError, match="queries torch.float32 and gallery torch.float64: convert"):
+        match_rank(x, x.double(), torch.tensor([0, 1]))
+    with pytest.raises(InputError, match="queries lie on cpu, the gallery on meta: move"):
+        match_rank(x, x.to("meta"), torch.tensor([0, 1]))
+    with pytest.raises(InputError, match="target lies on meta"):
+        match_rank(x, x, torch.tensor([0, 1], device="meta"))
+    with pytest.raises(InputError, match="queries is torch.int64"):
+        match_rank(x.long(), x.long(), torch.tensor([0, 1]))
+
+
+def _float64_ranks(queries: torch.Tensor, gallery: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    ranks = []
+    for query, true in zip(queries.double(), target.tolist(), strict=True):
+        distance = (query - gallery.double()).square().sum(dim=1)
+        ranks.append(int((distance <= distance[true]).sum()))
+    return torch.tensor(ranks)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
+@pytest.mark.parametrize("spread", [1.0, 1e-2, 1e-5])
+def test_ranks_are_those_of_float64(dtype: torch.dtype, spread: float) -> None:
+    """Also in clusters whose rows differ by less than a product's rounding, far from the origin."""
+    generator = torch.Generator().manual_seed(1)
+    centres = torch.randn(5, 96, generator=generator) + 2
+    gallery = centres[torch.arange(2000) % 5] + spread * torch.randn(2000, 96, generator=generator)
+    gallery[1500:] = gallery[:500].clone()
+    queries = centres[torch.arange(40) % 5] + spread * torch.randn(40, 96, generator=generator)
+    target = torch.randint(0, 2000, (40,), generator=generator)
+    queries, gallery = queries.to(dtype), gallery.to(dtype)
+    before = queries.clone(), gallery.clone()
+    assert torch.equal(match_rank(queries, gallery, target), _float64_ranks(queries, gallery, target))
+    assert torch.equal(queries, before[0]) and torch.equal(gallery, before[1])
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-18, 1e18, 1e30])
+def test_products_that_flush_or_overflow_are_decided_exactly(scale: float) -> None:
+    generator = torch.Generator().manual_seed(2)
+    queries, gallery = torch.randn(9, 20, generator=generator), torch.randn(70, 20, generator=generator)
+    target = torch.arange(9)
+    found = match_rank(queries * scale, gallery * scale, target)
+    assert torch.equal(found, _float64_ranks(queries * scale, gallery * scale, target))
+
+
+def test_gallery_may_be_an_array_or_a_memory_map(tmp_path) -> None:
+    queries, gallery, target = torch.randn(4, 8), torch.randn(30, 8), torch.arange(4)
+    ranks = match_rank(queries, gallery, target)
+    assert torch.equal(match_rank(queries, gallery.numpy(), target), ranks)
+    np.save(tmp_path / "gallery.npy", gallery.numpy())
+    assert torch.equal(match_rank(queries, np.load(tmp_path / "gallery.npy", mmap_mode="r"), target), ranks)
+
+
+def test_rows_that_are_not_contiguous() -> None:
+    queries, gallery, target = torch.randn(8, 4).T, torch.randn(8, 30).T, torch.arange(4)
+    assert torch.equal(match_rank(queries, gallery, target), _float64_ranks(queries, gallery, target))
+
+
+_PEAK = """
+import resource, torch
+from sketchynet.ops import match_rank
+torch.manual_seed(0)
+queries, gallery, target = torch.randn(1000, 512), torch.randn(20000, 512), torch.arange(1000)
+match_rank(queries[:8], gallery[:300], target[:8])  # what libraries allocate once
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+match_rank(queries, gallery, target)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss has other units elsewhere")
+def test_memory_is_bounded() -> None:
+    """1,000 x 20,000 distances would take 80 MB (and 160 MB as float64)."""
+    run = subprocess.run([sys.executable, "-c", _PEAK], capture_output=True, text=True, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    assert int(run.stdout) < 40 * 1024, run.stdout

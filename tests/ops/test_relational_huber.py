@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sketchynet.errors import InputError
-from sketchynet.ops import relational_huber
+from sketchynet.ops import relational_huber, relational_huber_eager
 
 B, DT, DS = 5, 4, 7
 
@@ -117,5 +117,72 @@ def test_bad_input() -> None:
         relational_huber(ts, tp, ss, sp, content=torch.zeros(3))
     with pytest.raises(InputError, match="delta 0"):
         relational_huber(ts, tp, ss, sp, delta=0.0)
-    with pytest.raises(InputError, match="not part of this build"):
+    with pytest.raises(InputError, match="'triton' cannot run here.*float64: convert"):
         relational_huber(ts, tp, ss, sp, backend="triton")
+    with pytest.raises(InputError, match="'triton' cannot run here.*move them to a CUDA device"):
+        relational_huber(*(t.float() for t in (ts, tp, ss, sp)), backend="triton")
+    with pytest.raises(InputError, match="student_sketch torch.float64, student_photo torch.float32: convert"):
+        relational_huber(ts, tp, ss, sp.float())
+    with pytest.raises(InputError, match="teacher's on meta and the student's on cpu"):
+        relational_huber(ts.to("meta"), tp.to("meta"), ss, sp)
+    with pytest.raises(InputError, match="nothing to average"):
+        relational_huber(ts[:0], tp[:0], ss[:0], sp[:0])
+    with pytest.raises(InputError, match="triplet 1 is .0, 1, 5.; the batch has the rows 0 to 4"):
+        relational_huber(ts, tp, ss, sp, triplets=torch.tensor([[0, 1, 2], [0, 1, 5]]))
+    with pytest.raises(InputError, match="int64 .M, 3."):
+        relational_huber(ts, tp, ss, sp, triplets=torch.zeros(2, 2, dtype=torch.int64))
+    with pytest.raises(InputError, match="either content or triplets"):
+        relational_huber(
+            ts, tp, ss, sp, triplets=torch.zeros(2, 3, dtype=torch.int64), content=torch.arange(B)
+        )
+
+
+def test_over_given_triplets() -> None:
+    ts, tp, ss, sp = _data(canvases=2)
+    triplets = torch.tensor([[0, 0, 1], [3, 2, 4], [0, 0, 3]])
+    total = [0.0, 0.0, 0.0]
+    for canvas in ss.tolist():
+        for a, p, n in triplets.tolist():
+            pairs = [
+                (_distance(ts[a], tp[p]), _distance(canvas[a], sp[p])),
+                (_distance(ts[a], tp[n]), _distance(canvas[a], sp[n])),
+                (_distance(tp[p], tp[n]), _distance(sp[p], sp[n])),
+            ]
+            for r, (teacher, student) in enumerate(pairs):
+                total[r] += _huber(teacher - student, 0.4) / 6
+    weights = (1.0, 0.5, 2.0)
+    loss = relational_huber(ts, tp, ss, sp, triplets=triplets, weights=weights, delta=0.4)
+    assert loss.item() == pytest.approx(sum(w * t for w, t in zip(weights, total, strict=True)), rel=1e-10)
+    inputs = tuple(t.requires_grad_() for t in (ss, sp))
+    assert torch.autograd.gradcheck(
+        lambda a, b: relational_huber(ts, tp, a, b, triplets=triplets, normalize=True, delta=0.4), inputs
+    )
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+def test_panels_equal_whole_matrices(normalize: bool) -> None:
+    """300 rows make several panels; float64 so that nothing but the order of sums differs."""
+    generator = torch.Generator().manual_seed(5)
+    ts, tp, sp = (torch.randn(300, 6, generator=generator, dtype=torch.float64) for _ in range(3))
+    ss = torch.randn(2, 300, 6, generator=generator, dtype=torch.float64)
+    content = torch.arange(300) % 280
+    options = {"weights": (0.3, 1.0, 2.0), "delta": 0.8, "normalize": normalize}
+    gradients = []
+    for operator, mask in ((relational_huber, {"content": content}), (relational_huber_eager, None)):
+        inputs = [t.clone().requires_grad_() for t in (ss, sp)]
+        if mask is None:
+            loss = operator(ts, tp, *inputs, content[:, None] != content[None, :], **options)
+        else:
+            loss = operator(ts, tp, *inputs, **mask, **options)
+        gradients.append((loss.detach(), *torch.autograd.grad(1.5 * loss, inputs)))
+    for ours, theirs in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-12)
+
+
+def test_reference_gradients() -> None:
+    ts, tp, ss, sp = _data(canvases=2)
+    different = ~torch.eye(B, dtype=torch.bool)
+    inputs = tuple(t.requires_grad_() for t in (ss, sp))
+    assert torch.autograd.gradcheck(
+        lambda a, b: relational_huber_eager(ts, tp, a, b, different, normalize=True, delta=0.7), inputs
+    )

@@ -15,6 +15,7 @@ before the last chunk is under way.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -90,7 +91,7 @@ def list_open(
         room = tl.where(row_open > 0, tl.minimum(row_open, capacity - base), 0)
         place = listed + query * capacity + base
         last = tl.full(row_open.shape, -1, dtype=tl.int32)
-        for number in range(0, tl.max(room, axis=0)):
+        for number in range(tl.max(room, axis=0)):
             ahead = open_pairs & (j[None, :] > last[:, None])
             last = tl.min(tl.where(ahead, j[None, :], 2147483647), axis=1)
             tl.store(place + number, last, mask=number < room)
@@ -243,6 +244,10 @@ class DeferredCheck:
             rows.check(first, rows.take(torch.tensor([first])))
 
 
+def _grid(queries: int, rows: int, device: torch.device, meta: dict[str, Any]) -> tuple[int, int]:
+    return triton.cdiv(queries, meta["BM"]), splits(queries, rows, meta, device)
+
+
 def match_rank_triton(queries: Tensor, rows: GalleryRows, target: Tensor) -> Tensor:
     """As `match_rank`, of checked queries, B ≥ 1."""
     queries = rows_in_place(queries)
@@ -268,7 +273,7 @@ def match_rank_triton(queries: Tensor, rows: GalleryRows, target: Tensor) -> Ten
         most = max(splits(B, n, choice, device) for choice in count_tuned.choices)
         counts = torch.zeros((most, B), dtype=torch.int32, device=device)
         count_tuned.launch(
-            lambda meta, n=n: (triton.cdiv(B, meta["BM"]), splits(B, n, meta, device)),
+            partial(_grid, B, n, device),
             parts, chunk_parts, bound.above, bound.below, low, high, counts, unsure_counts, unsure,
             B, n, D, parts.stride(0), chunk_parts.stride(0), capacity,
             SPLIT=split, EVEN=D % 128 == 0, SIZE=size_class(B, n),

@@ -66,7 +66,7 @@ def candidates_kernel(
         product = gram_tile(queries, rows, query, row, stride_q, stride_g, D, SPLIT, EVEN, BM, BN, BK)
         # Rows past the end are infinitely far. NaN of overflown products bounds nothing from above.
         upper = tl.load(above + j, mask=j < n, other=float("inf"))[None, :] - product
-        upper = tl.where(upper == upper, upper, float("inf"))
+        upper = tl.where(upper >= float("-inf"), upper, float("inf"))
         least = tl.minimum(least, tl.min(tl.reshape(upper, (BM, BN // BUCKETS, BUCKETS)), axis=1))
         reached = tl.max(least, axis=1)
         # 2⁻²¹ is more than what the rounding of this sum takes.

@@ -13,8 +13,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from sketchynet.ops.pairwise_distance import NEAR
 from sketchynet.ops.kernels.tiles import Tuned, config, dot_tile, precision_of, rows_in_place, size_class
+from sketchynet.ops.pairwise_distance import NEAR
 
 SUB = 16
 

@@ -65,7 +65,7 @@ def huber_kernel(
     else:
         counted = inside & (shown[:, None] != shown_columns[None, :])
         first_sum += tl.sum(tl.where(counted, target * tl.where(j >= square, 2.0, 1.0)[None, :], 0.0))
-    for k in range(0, K):
+    for k in range(K):
         product = dot_tile(s_rows, s_columns, row, column, stride_s, stride_sc, Ds, zeros, BK, EVEN, S_PRECISION)
         size = tl.load(s_norms + k * R + row)[:, None] + tl.load(s_norms_columns + column)[None, :]
         squared = size - 2.0 * product
@@ -130,7 +130,7 @@ def _launch(panel: Panel, scales: Tensor, delta: float, *, loss: bool, store: bo
     return sums.sum(dim=0, dtype=torch.float64).float(), weights
 
 
-class Pull:
+class WeightPull:
     """The gradient of a panel's loss as matrix products of its weights (K, R, C)."""
 
     def __init__(self, panel: Panel, weights: Tensor, pair: Tensor) -> None:
@@ -166,9 +166,9 @@ def distance_sums_triton(panel: Panel) -> Tensor:
     return _launch(panel, scales, 1.0, loss=False, store=False)[0]
 
 
-def huber_panel_triton(panel: Panel, scales: Scales, delta: float, gradients: bool) -> tuple[Tensor, Pull | None]:
+def huber_panel_triton(panel: Panel, scales: Scales, delta: float, gradients: bool) -> tuple[Tensor, WeightPull | None]:
     """As `huber_panel_eager`, of float32, bfloat16 or float16 embeddings."""
     pair = scales.pair
     scalars = torch.stack([scales.teacher, scales.student, scales.share / pair, scales.through_unit / pair])
     sums, weights = _launch(panel, scalars, delta, loss=True, store=gradients)
-    return sums, Pull(panel, weights, pair) if gradients else None
+    return sums, WeightPull(panel, weights, pair) if gradients else None

@@ -24,8 +24,8 @@ def _naive(queries: torch.Tensor, gallery: torch.Tensor, k: int) -> torch.Tensor
 def test_order_of_float64_with_duplicates(dtype: torch.dtype) -> None:
     queries, gallery = _embeddings(dtype)
     found = nearest(queries, gallery, 5, backend="triton")
-    assert torch.equal(found.index, _naive(queries, gallery, 5))
-    exact = (queries.double()[:, None] - gallery.double()[found.index]).norm(dim=2)
+    assert torch.equal(found.row, _naive(queries, gallery, 5))
+    exact = (queries.double()[:, None] - gallery.double()[found.row]).norm(dim=2)
     torch.testing.assert_close(found.distance.double(), exact)
 
 
@@ -33,7 +33,7 @@ def test_lists_that_overflow(monkeypatch: pytest.MonkeyPatch) -> None:
     queries, gallery = _embeddings(torch.float32)
     monkeypatch.setattr(kernels, "CAPACITY", 12)
     monkeypatch.setattr(kernels, "START", 64)  # chunks of 64 and 196 rows
-    assert torch.equal(nearest(queries, gallery, 7, backend="triton").index, _naive(queries, gallery, 7))
+    assert torch.equal(nearest(queries, gallery, 7, backend="triton").row, _naive(queries, gallery, 7))
 
 
 def test_more_than_the_kernels_hold() -> None:
