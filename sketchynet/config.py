@@ -117,8 +117,9 @@ class RankingConfig(Section):
     """``triplet`` as in the paper, or the symmetric in-batch cross-entropy over cosines."""
     margin: Annotated[float, Field(gt=0)] = 0.3
     """Triplet margin (ours)."""
-    mining: Literal["all", "hard"] = "all"
-    """Triplets over all in-batch negatives that violate, or over the hardest alone."""
+    mining: Literal["all", "hard", "semi-hard"] = "all"
+    """Triplets over all in-batch negatives that violate, over the hardest alone (batch-hard), or over the nearest that
+    is farther than the sketch's own photo (semi-hard)."""
     temperature: Annotated[float, Field(gt=0)] = 0.07
     """Temperature of the contrastive loss."""
 

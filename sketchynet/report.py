@@ -11,7 +11,7 @@ import torch
 from sketchynet import plots
 from sketchynet.flops import count_parameters, embedder_flops, selector_flops
 from sketchynet.models import CANVASES, CanvasSelector, Embedder
-from sketchynet.ops import pairwise_distance
+from sketchynet.ops import nearest
 from sketchynet.raster import rasterize
 from sketchynet.stages.embedding import embed_photos, embed_sketches
 from sketchynet.stages.evaluate import Evaluation
@@ -191,16 +191,16 @@ def _sheet_rows(task: Retrieval, evaluation: Evaluation, folder: RunFolder) -> l
         category = pairs.categories[pairs.sketch_photo[sketch]]
         columns = np.flatnonzero(pairs.categories[photos] == category)
         embedded = embed_sketches(student, drawn, canvas)
-        distance = pairwise_distance(embedded, gallery[torch.from_numpy(columns)])[0]
-        nearest = photos[columns[torch.argsort(distance)[:5].numpy()]]
+        found = nearest(embedded, gallery[torch.from_numpy(columns)], min(5, len(columns)))
+        shown = photos[columns[found.row[0].numpy()]]
         rows.append(
             {
                 "sketch": rasterize(drawn, canvas)[0],
                 "canvas": canvas,
                 "rank": int(ranks[query]),
                 "label": (pairs.sketches.ids or ())[sketch],
-                "photos": [np.asarray(pairs.photos[p]) for p in nearest],
-                "correct": [bool(p == pairs.sketch_photo[sketch]) for p in nearest],
+                "photos": [np.asarray(pairs.photos[p]) for p in shown],
+                "correct": [bool(p == pairs.sketch_photo[sketch]) for p in shown],
             }
         )
     return rows

@@ -14,6 +14,8 @@ from torch import Tensor
 
 from sketchynet.errors import InputError
 from sketchynet.ops import match_rank
+from sketchynet.ops.checks import require_finite
+from sketchynet.ops.gallery import check_targets
 
 
 class Interval(NamedTuple):
@@ -43,10 +45,7 @@ def category_ranks(
             f"every row needs a category: {len(queries)} queries and {len(gallery)} photos have "
             f"{tuple(query_category.shape)} and {tuple(gallery_category.shape)}"
         )
-    outside = (target < 0) | (target >= len(gallery))
-    if bool(outside.any()):
-        row = int(outside.nonzero()[0, 0])
-        raise InputError(f"target {int(target[row])} of query {row} is no row of a gallery of {len(gallery)}")
+    check_targets("category_ranks", target, len(queries), len(gallery), queries.device)
     astray = query_category != gallery_category[target]
     if bool(astray.any()):
         row = int(astray.nonzero()[0, 0])
@@ -54,10 +53,9 @@ def category_ranks(
             f"query {row} has category {int(query_category[row])}, its photo {int(target[row])} has "
             f"{int(gallery_category[target[row]])}: a sketch and its photo share a category"
         )
-    for name, rows in (("query", queries), ("gallery", gallery)):
-        bad = ~torch.isfinite(rows).all(dim=1)
-        if bool(bad.any()):
-            raise InputError(f"{name} row {int(bad.nonzero()[0, 0])} is not finite: the network has diverged")
+    # Here already: `match_rank` would number the rows of a category.
+    require_finite("category_ranks", "query", queries)
+    require_finite("category_ranks", "gallery", gallery)
     ranks = torch.zeros(len(queries), dtype=torch.int64, device=queries.device)
     position = torch.empty(len(gallery), dtype=torch.int64, device=gallery.device)
     for category in query_category.unique():
