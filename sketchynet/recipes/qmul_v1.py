@@ -62,7 +62,6 @@ def qmul_v1() -> Recipe:
         ),
         student=StudentConfig(
             network=network,
-            canvases=(64, 128, 192, 256),  # 32 pixels find one photo in ten here; steps near the top are worth more
             canvases_per_step=3,
             optimization=OptimizationConfig(
                 epochs=20,
@@ -82,9 +81,7 @@ def qmul_v1() -> Recipe:
             folds=2,
             fold_epochs=16,
             views=4,
-            gradient="expected",
-            cost_weights=(0.02, 0.05, 0.1),
-            budget=0.5,
+            cost_weights=(0.05, 0.1, 0.2, 0.3),
             optimization=OptimizationConfig(epochs=30, batch_size=64, learning_rate=3e-3, weight_decay=0.0),
         ),
     )
