@@ -63,7 +63,7 @@ class Writer:
         self.folder = folder
 
     def photos(self, rows: Iterable[np.ndarray], count: int, size: int) -> np.ndarray:
-        """Writes `count` photos, uint8 (size, size, 3) each, as they come; returns them as a memory map.
+        """Writes at most `count` photos, uint8 (size, size, 3) each, as they come; returns them as a memory map.
 
         Plain writes, no map: on a full disk a write fails with an error, a mapped page with a bus error.
         """
@@ -71,8 +71,15 @@ class Writer:
         with path.open("wb") as file:
             header = {"descr": "|u1", "fortran_order": False, "shape": (count, size, size, 3)}
             np.lib.format.write_array_header_1_0(file, header)
+            start, written = file.tell(), 0
             for row in rows:
                 write(file, np.ascontiguousarray(row).data)
+                written += 1
+            if written != count:
+                # numpy pads the header so that it keeps its length when the number of rows changes.
+                file.seek(0)
+                np.lib.format.write_array_header_1_0(file, header | {"shape": (written, size, size, 3)})
+                assert file.tell() == start
         return np.load(path, mmap_mode="r", allow_pickle=False)
 
     def array(self, name: str, value: np.ndarray) -> None:
@@ -116,7 +123,7 @@ def prepared_set(
 ) -> PairedSet:
     """The set `<name>-<key>` from the cache; where it is not there yet, `build` fills it first.
 
-    Raises InputError, naming the folder, where the cache cannot be written (then nothing of the set is left
+    Raises InputError, naming the folder, where the cache cannot be written (then nothing of that name is left
     there) or where what it holds is damaged.
     """
     parent = cache_folder(cache_dir)
@@ -126,13 +133,13 @@ def prepared_set(
             parent.mkdir(parents=True, exist_ok=True)
             temporary = Path(tempfile.mkdtemp(dir=parent, prefix=f".{name}-{key}."))
         except OSError as error:
-            raise _unwritable(folder, error) from error
+            raise unwritable(folder, error) from error
         try:
             writer = Writer(temporary)
             _write_rest(writer, name, build(writer))
             _move(temporary, folder)
         except OSError as error:
-            raise _unwritable(folder, error) from error
+            raise unwritable(folder, error) from error
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
     return read_prepared(folder)
@@ -206,8 +213,9 @@ def _move(temporary: Path, folder: Path) -> None:
         logger.info("%s was prepared by another process meanwhile; its result is used", folder)
 
 
-def _unwritable(folder: Path, error: OSError) -> InputError:
+def unwritable(folder: Path, error: OSError) -> InputError:
+    """What to tell where the cache cannot be written."""
     return InputError(
-        f"{folder}: the prepared set cannot be written ({error.strerror or error}); nothing was left there. "
-        "Free some space, or name another place with SKETCHYNET_CACHE"
+        f"{folder}: the prepared set cannot be written ({error.strerror or error}). Free some space, or name another "
+        "place with SKETCHYNET_CACHE, and run the same again: it goes on where it was"
     )

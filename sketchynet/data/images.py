@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -107,15 +108,23 @@ class InkShape:
 def _open(path: Path, mode: str) -> Image.Image:
     """The decoded picture in `mode` (RGB or L), turned upright, transparent parts white."""
     try:
-        with Image.open(path) as file:
-            image = ImageOps.exif_transpose(file)
-            if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-                image = image.convert("RGBA")
-                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-            return image.convert(mode)
+        with warnings.catch_warnings():
+            # Pillow only warns of a picture up to twice its limit; it would be decoded all the same.
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as file:
+                image = ImageOps.exif_transpose(file)
+                if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+                    image = image.convert("RGBA")
+                    image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+                return image.convert(mode)
     except FileNotFoundError as error:
         raise InputError(f"{path}: the image does not exist; restore it or remove its entry") from error
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise InputError(
+            f"{path}: the image has too many pixels ({error}); scale it down to at most "
+            f"{Image.MAX_IMAGE_PIXELS or 0:,} pixels or remove its entry"
+        ) from error
+    except (OSError, ValueError, SyntaxError, EOFError, TypeError, IndexError, OverflowError) as error:
         # Pillow tells a broken file by any of these, depending on the format.
         raise InputError(
             f"{path}: the image cannot be read ({error}); it may be truncated: fetch it again or remove its entry"

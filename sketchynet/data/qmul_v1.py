@@ -28,18 +28,27 @@ from typing import Any
 from tqdm import tqdm
 
 from sketchynet.data.images import InkShape, read_drawing
-from sketchynet.data.listing import Listing, PhotoFile, SketchFile
+from sketchynet.data.listing import RASTER_NOTE, Listing, PhotoFile, SketchFile, switch
+from sketchynet.data.skips import Skips
 from sketchynet.data.splits import SPLIT_NAMES
 from sketchynet.errors import InputError
 
 COLUMNS = ("category", "split", "id", "photo", "sketch")
 _EXTRA_NAME = re.compile(r"(\d+)-(\d+)\.jpg")
-_ORDER_NOTE = (
-    "strokes come from raster drawings by vectorisation: their order is a convention, not the artist's"
-)
 
 
-def list_qmul_v1(root: Path, options: Mapping[str, Any]) -> Listing:
+def find_qmul_v1(root: Path) -> Path | None:
+    """`root` or its sub-folder `qmul_v1`, where pairs.csv with a column `split` lies."""
+    for folder in (root / "qmul_v1", root):
+        table = folder / "pairs.csv"
+        if table.is_file():
+            with table.open(encoding="utf-8", errors="replace") as file:
+                if set(COLUMNS) <= set(file.readline().strip().split(",")):
+                    return folder
+    return None
+
+
+def list_qmul_v1(root: Path, options: Mapping[str, Any], skips: Skips | None = None) -> Listing:
     """The files of QMUL-V1 below `root`.
 
     Options: `extra_sketches` (bool, false): add the extra shoe drawings, without those that are the drawing in
@@ -47,21 +56,15 @@ def list_qmul_v1(root: Path, options: Mapping[str, Any]) -> Listing:
     are. `categories` (list of names, all): the categories to read.
     Raises InputError, naming file, line or option, for anything missing or wrong.
     """
+    skips = Skips() if skips is None else skips
     table = _find_table(root)
-    photos, sketches = _read_table(table)
+    photos, sketches = _read_table(table, skips)
     photos, sketches = _choose_categories(photos, sketches, options.get("categories"), table)
-    extra, fit = _switch(options, "extra_sketches"), _switch(options, "fit_photos")
+    extra, fit = switch(options, "extra_sketches"), switch(options, "fit_photos")
     if extra:
         sketches = sketches + _extra_sketches(table.parent.parent / "qmul_v1_shoe_extra" / "sketches", photos)
     refine = drop_repeated_drawings if extra else None
-    return Listing("qmul_v1", photos, sketches, fit_photos=fit, notes=(_ORDER_NOTE,), refine=refine)
-
-
-def _switch(options: Mapping[str, Any], name: str) -> bool:
-    value = options.get(name, False)
-    if not isinstance(value, bool):
-        raise InputError(f"option {name}={value!r} of qmul_v1: expected true or false")
-    return value
+    return Listing("qmul_v1", photos, sketches, fit_photos=fit, notes=(RASTER_NOTE,), refine=refine)
 
 
 def drop_repeated_drawings(listing: Listing, progress: bool) -> Listing:
@@ -102,7 +105,7 @@ def _find_table(root: Path) -> Path:
     )
 
 
-def _read_table(table: Path) -> tuple[tuple[PhotoFile, ...], tuple[SketchFile, ...]]:
+def _read_table(table: Path, skips: Skips) -> tuple[tuple[PhotoFile, ...], tuple[SketchFile, ...]]:
     photos: dict[str, PhotoFile] = {}
     sketches = []
     try:
@@ -114,28 +117,35 @@ def _read_table(table: Path) -> tuple[tuple[PhotoFile, ...], tuple[SketchFile, .
                     f"{table}: no column {missing[0]!r}; the first line has to read {','.join(COLUMNS)}"
                 )
             for row in reader:
-                where = f"{table}, line {reader.line_num}"
-                empty = [column for column in COLUMNS[:4] if not row[column]]
-                if empty or row["sketch"] is None:
-                    raise InputError(
-                        f"{where}: no {(empty or ['sketch'])[0]}; give all of {','.join(COLUMNS)}"
-                    )
-                if row["split"] not in SPLIT_NAMES:
-                    raise InputError(f"{where}: split {row['split']!r} is none of {', '.join(SPLIT_NAMES)}")
-                id = f"{row['category']}/{row['split']}/{row['id']}"
-                if id in photos:
-                    raise InputError(f"{where}: {id} occurs a second time; give every photo one line")
-                path = _existing(table.parent / row["photo"], where, "photo")
-                photos[id] = PhotoFile(id, path, row["category"], SPLIT_NAMES.index(row["split"]))
-                if row["sketch"]:
-                    sketches.append(
-                        SketchFile(id, _existing(table.parent / row["sketch"], where, "sketch"), id)
-                    )
+                with skips.catch():
+                    photo, sketch = _read_row(row, table, reader.line_num, photos)
+                    photos[photo.id] = photo
+                    if sketch is not None:
+                        sketches.append(sketch)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{table}: cannot be read ({error}); it has to be UTF-8 text with commas") from error
     if not photos:
         raise InputError(f"{table}: lists no photo; expected lines of {','.join(COLUMNS)}")
     return tuple(photos.values()), tuple(sketches)
+
+
+def _read_row(
+    row: dict[str, str], table: Path, line: int, known: Mapping[str, PhotoFile]
+) -> tuple[PhotoFile, SketchFile | None]:
+    where = f"{table}, line {line}"
+    empty = [column for column in COLUMNS[:4] if not row[column]]
+    if empty or row["sketch"] is None:
+        raise InputError(f"{where}: no {(empty or ['sketch'])[0]}; give all of {','.join(COLUMNS)}")
+    if row["split"] not in SPLIT_NAMES:
+        raise InputError(f"{where}: split {row['split']!r} is none of {', '.join(SPLIT_NAMES)}")
+    id = f"{row['category']}/{row['split']}/{row['id']}"
+    if id in known:
+        raise InputError(f"{where}: {id} occurs a second time; give every photo one line")
+    path = _existing(table.parent / row["photo"], where, "photo")
+    photo = PhotoFile(id, path, row["category"], SPLIT_NAMES.index(row["split"]))
+    if not row["sketch"]:
+        return photo, None
+    return photo, SketchFile(id, _existing(table.parent / row["sketch"], where, "sketch"), id)
 
 
 def _existing(path: Path, where: str, what: str) -> Path:

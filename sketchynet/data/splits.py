@@ -41,6 +41,7 @@ def carve_validation(
     *,
     fraction: float,
     seed: int,
+    part: int = VALIDATION,
 ) -> np.ndarray:
     """Move a share of the training photos of every category to validation; returns a new int8 (P,).
 
@@ -49,11 +50,11 @@ def carve_validation(
     fraction: share of each category's training photos, in [0, 1); rounded to whole photos, at least one where
     the share is positive, and at least one picture stays in train. A picture that also lies in test stays in
     train, so that validation never looks at a test picture. The choice depends on the ids and the seed, not on
-    the order of the photos.
+    the order of the photos. part: where they go instead of validation, for a source that has no test part.
     """
     if not 0.0 <= fraction < 1.0:
         raise InputError(
-            f"validation={fraction}: the share of training photos has to be in [0, 1), for example 0.2"
+            f"{SPLIT_NAMES[part]}={fraction}: the share of training photos has to be in [0, 1), for example 0.2"
         )
     result = np.array(split, dtype=np.int8)
     if fraction == 0.0:
@@ -76,7 +77,7 @@ def carve_validation(
                 break
             if taken + len(group) > wanted and taken > 0 or taken + len(group) >= len(train):
                 continue
-            result[list(group)] = VALIDATION
+            result[list(group)] = part
             taken += len(group)
     return result
 

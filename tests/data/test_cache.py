@@ -18,15 +18,15 @@ from sketchynet.data.listing import Listing, PhotoFile, SketchFile
 from sketchynet.data.prepare import prepare_files
 
 
-def read_strokes(path: Path, id: str) -> Sketch:
+def read_strokes(file: SketchFile) -> Sketch:
     """A drawing of two strokes with attributes, in place of a slow vectoriser."""
-    read_drawing(path)
-    sketch = Sketch.from_strokes([[[0.1, 0.1], [0.5, 0.9]], [[0.3, 0.3]]], id=id)
-    return Sketch(sketch.points, sketch.stroke_offsets, id, np.array([0.01, 0.02]), np.array([False, True]))
+    read_drawing(file.path)
+    sketch = Sketch.from_strokes([[[0.1, 0.1], [0.5, 0.9]], [[0.3, 0.3]]], id=file.id)
+    return Sketch(sketch.points, sketch.stroke_offsets, file.id, np.array([0.01, 0.02]), np.array([False, True]))
 
 
-def read_nan(path: Path, id: str) -> Sketch:
-    return Sketch.from_strokes([[[0.1, float("nan")]]], id=id)
+def read_nan(file: SketchFile) -> Sketch:
+    return Sketch.from_strokes([[[0.1, float("nan")]]], id=file.id)
 
 
 def make_files(folder: Path, count: int = 5) -> Listing:
@@ -61,7 +61,9 @@ def prepared(tmp_path: Path) -> Callable:
 
 
 def left_over(tmp_path: Path) -> list[str]:
-    return sorted(os.listdir(tmp_path / "cache")) if (tmp_path / "cache").exists() else []
+    """What lies in the cache besides the blocks from which an interrupted preparation goes on."""
+    names = sorted(os.listdir(tmp_path / "cache")) if (tmp_path / "cache").exists() else []
+    return [name for name in names if name != ".tiny.blocks"]
 
 
 def test_content_of_a_prepared_set(listing: Listing, prepared: Callable) -> None:
