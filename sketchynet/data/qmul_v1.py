@@ -29,8 +29,9 @@ from tqdm import tqdm
 
 from sketchynet.data.images import InkShape, read_drawing
 from sketchynet.data.listing import RASTER_NOTE, Listing, PhotoFile, SketchFile, switch
+from sketchynet.data.scan import files_below
 from sketchynet.data.skips import Skips
-from sketchynet.data.splits import SPLIT_NAMES
+from sketchynet.data.splits import SPLIT_NAMES, TRAIN
 from sketchynet.errors import InputError
 
 COLUMNS = ("category", "split", "id", "photo", "sketch")
@@ -65,6 +66,33 @@ def list_qmul_v1(root: Path, options: Mapping[str, Any], skips: Skips | None = N
         sketches = sketches + _extra_sketches(table.parent.parent / "qmul_v1_shoe_extra" / "sketches", photos)
     refine = drop_repeated_drawings if extra else None
     return Listing("qmul_v1", photos, sketches, fit_photos=fit, notes=(RASTER_NOTE,), refine=refine)
+
+
+def find_shoe_extra(root: Path) -> Path | None:
+    """`root` or its sub-folder, where only the extra shoe drawings lie."""
+    for folder in (root, root / "qmul_v1_shoe_extra"):
+        if (folder / "sketches").is_dir() and not (folder / "photos").is_dir():
+            first = min((path.name for path in (folder / "sketches").iterdir()), default="")
+            if _EXTRA_NAME.fullmatch(first):
+                return folder
+    return None
+
+
+def list_shoe_extra(root: Path, options: Mapping[str, Any], skips: Skips) -> Listing:
+    """The extra shoe drawings alone, with the photos of `qmul_v1/` where it lies beside them."""
+    table = root.parent / "qmul_v1" / "pairs.csv"
+    photos = _read_table(table, skips)[0] if table.is_file() else ()
+    known = {photo.id: photo for photo in photos if photo.category == "shoes" and photo.split == TRAIN}
+    found = []
+    for path in files_below(root / "sketches", root, (".jpg",), skips):
+        match = _EXTRA_NAME.fullmatch(path.name)
+        if match is None:
+            skips.add(f"{path}: not named NNN-k.jpg (NNN the train id of the shoe); rename or remove it")
+            continue
+        id = f"shoes/train/{int(match[1])}"
+        known.setdefault(id, PhotoFile(id, None, "shoes", TRAIN))
+        found.append(SketchFile(f"{id}#{int(match[2])}", path, id))
+    return Listing("qmul_v1_shoe_extra", tuple(known.values()), tuple(found), notes=(RASTER_NOTE,))
 
 
 def drop_repeated_drawings(listing: Listing, progress: bool) -> Listing:

@@ -45,8 +45,9 @@ from sketchynet.data.splits import SPLIT_NAMES, TEST, TRAIN
 from sketchynet.errors import InputError
 from sketchynet.sketch import Sketch
 
-_SKETCH_NAME = re.compile(r"(.+)_(\d+)")
-_STROKE_KEY = re.compile(r"/?(train|test)/(.+_\d+)")
+# Most drawings have a number, a few the name of whoever drew them.
+_SKETCH_NAME = re.compile(r"(.+)_([^_/]+)")
+_STROKE_KEY = re.compile(r"/?(train|test)/(.+_[^_/]+)")
 _PARTS = {"train": TRAIN, "test": TEST}
 _SETS = {"ShoeV2": "shoe", "ChairV2": "chair"}
 
@@ -75,7 +76,7 @@ def list_qmul_v2(root: Path, options: Mapping[str, Any], skips: Skips) -> Listin
     for sketch, split in sketches:
         match = _SKETCH_NAME.fullmatch(sketch.id)
         if match is None:
-            skips.add(f"{sketch.path}: {sketch.id!r} is not named PHOTO_NUMBER; rename or remove it")
+            skips.add(f"{sketch.path}: {sketch.id!r} is not named PHOTO_DRAWING; rename or remove it")
             continue
         photo_id = match[1]
         photo = known.setdefault(photo_id, PhotoFile(photo_id, None, category, split))
@@ -132,7 +133,7 @@ def _sorted_form(root: Path, stroke_file: Path | None, skips: Skips) -> tuple[Ph
         for key in _strokes(stroke_file, stroke_file.stat().st_mtime_ns, stroke_file.stat().st_size):
             match = _STROKE_KEY.fullmatch(key)
             if match is None:
-                skips.add(f"{stroke_file}: the key {key!r} is none of /train/PHOTO_NUMBER, /test/PHOTO_NUMBER")
+                skips.add(f"{stroke_file}: the key {key!r} is none of /train/PHOTO_DRAWING, /test/PHOTO_DRAWING")
                 continue
             split = _PARTS[match[1]]
             stroked.add((match[2], split))

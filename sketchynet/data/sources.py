@@ -17,7 +17,7 @@ from sketchynet.data.fscoco import find_fscoco, list_fscoco
 from sketchynet.data.listing import Listing
 from sketchynet.data.pairs import PairedSet
 from sketchynet.data.prepare import prepare_files
-from sketchynet.data.qmul_v1 import find_qmul_v1, list_qmul_v1
+from sketchynet.data.qmul_v1 import find_qmul_v1, find_shoe_extra, list_qmul_v1, list_shoe_extra
 from sketchynet.data.qmul_v2 import find_qmul_v2, list_qmul_v2
 from sketchynet.data.sketchy import find_sketchy, list_sketchy
 from sketchynet.data.skips import Skips
@@ -47,6 +47,7 @@ FILE_SOURCES: dict[str, FileSource] = {
     "qmul_v1": FileSource(
         "QMUL Shoe-V1 and Chair-V1", find_qmul_v1, list_qmul_v1, ("extra_sketches", "fit_photos", "categories")
     ),
+    "qmul_v1_shoe_extra": FileSource("three more drawings of each Shoe-V1 train photo", find_shoe_extra, list_shoe_extra, ()),
     "qmul_v2": FileSource("QMUL ShoeV2 or ChairV2", find_qmul_v2, list_qmul_v2, ("fit_photos",)),
     "sketchy": FileSource("Sketchy", find_sketchy, list_sketchy, ("leave_out",), test_share=0.1),
     "fscoco": FileSource("FS-COCO", find_fscoco, list_fscoco, ("split",)),
