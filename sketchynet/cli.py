@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from sketchynet.cli_data import add_data_commands
 from sketchynet.errors import InputError
 from sketchynet.version import __version__
 
@@ -68,10 +69,7 @@ def parser() -> argparse.ArgumentParser:
     recipes = _command(commands, "recipes", _recipes, "list the built-in recipes, or print one as JSON")
     recipes.add_argument("name", nargs="?")
 
-    data = _command(commands, "data", _data, "prepare a recipe's data and print what was read")
-    data.add_argument("action", choices=("prepare",))
-    data.add_argument("recipe", help="name of a built-in recipe or a JSON file")
-    _places(data)
+    add_data_commands(commands, _command, _places)
     return top
 
 
@@ -186,26 +184,6 @@ def _recipes(options: argparse.Namespace) -> None:
         return
     for name, build in RECIPES.items():
         print(f"{name:<12}{build().description}")
-
-
-def _data(options: argparse.Namespace) -> None:
-    from sketchynet.data import SPLIT_NAMES, LabelledSet
-    from sketchynet.recipes import find_recipe
-    from sketchynet.stages.run_folder import RunFolder
-    from sketchynet.stages.train import Places
-
-    recipe = find_recipe(options.recipe)
-    places = Places(RunFolder(Path()), options.data, options.cache, options.weights)
-    pairs = places.load(recipe, progress=True)
-    print(f"{pairs.name}: split {pairs.split_hash}")
-    if isinstance(pairs, LabelledSet):
-        counts = ", ".join(f"{len(pairs.sketch_indices(n))} {split}" for n, split in enumerate(SPLIT_NAMES))
-        print(f"  {len(pairs.category_names)} categories, {len(pairs.sketches)} drawings: {counts}")
-        return
-    for number, split in enumerate(SPLIT_NAMES):
-        print(f"  {split:<11}{len(pairs.photo_indices(number)):>7} photos {len(pairs.sketch_indices(number)):>7} sketches")
-    for first, second in pairs.leaks():
-        print(f"  note: {first} and {second} are the same picture in different parts of the split")
 
 
 if __name__ == "__main__":

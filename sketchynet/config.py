@@ -34,9 +34,11 @@ class DataConfig(Section):
     """Which pairs of sketches and photos, and how they are split."""
 
     source: str
-    """Name of the data source: ``procedural`` or ``qmul_v1``."""
+    """Name of the data source: ``procedural``, or one of ``sketchynet data list``."""
     options: dict[str, int | float | bool | str] = {}
     """Options of that source (see its reader)."""
+    skip_bad: bool = False
+    """Leave out files that cannot be read, counted and listed in the notes, instead of stopping at the first."""
     photo_size: Canvas = 256
     """Side in pixels to which photos are decoded once, in the prepared cache."""
     validation: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.12

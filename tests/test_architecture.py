@@ -18,9 +18,9 @@ LEVELS = [
     {"augment", "data", "models", "losses", "retrieval", "flops"},
     {"config", "checkpoint", "tables", "plots"},
     {"stages"},
-    {"distributed", "recipes", "report", "tracking"},
+    {"data_report", "distributed", "recipes", "report", "tracking"},
     {"pipeline"},
-    {"cli"},
+    {"cli", "cli_data"},
 ]
 """A part of the package imports from its own level and from those above it in this list."""
 

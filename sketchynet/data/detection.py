@@ -35,7 +35,7 @@ def find_quickdraw(root: Path) -> Path | None:
 
 def quickdraw_files(root: Path, skips: Skips) -> list[Path]:
     """The QuickDraw files of a folder, by name."""
-    return [path for path in files_below(root, root, SUFFIXES, skips) if path.parent == root]
+    return files_below(root, root, SUFFIXES, skips, deep=False)
 
 
 def stream_quickdraw(root: Path, skips: Skips) -> Iterator[DrawingChunk]:

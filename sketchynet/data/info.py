@@ -42,6 +42,7 @@ PUBLISHED: dict[str, dict[str, int]] = {
     "sketchy": {"categories": 125, "photos": 12_500, "drawings": 75_471},
     "fscoco": {"photos": 10_000, "train drawings": 7000, "test drawings": 3000},
     "tu_berlin": {"categories": 250, "drawings": 20_000},
+    "aaron_sheep": {"train drawings": 7400, "validation drawings": 300, "test drawings": 300},
     "quickdraw": {"categories": 345, "drawings": 50_426_266},
 }
 """Counts as published. Of ShoeV2 papers often quote 6,051 and 679 drawings; 5,982 and 666 were released."""
@@ -193,7 +194,9 @@ def _describe_drawings(info: Info, progress: bool) -> None:
         for (label, part), count in sorted(categories.items(), key=lambda row: (row[0][0], order.index(row[0][1])))
     ]
     info.counts = _counts(info.parts)
-    info.published = PUBLISHED.get(info.source, {})
+    # A sketch-rnn archive has parts; its set is named by its only file.
+    name = info.parts[0][0] if info.parts[0][1] != "all" else info.source
+    info.published = PUBLISHED.get(name, {})
 
 
 def _tell_repeats(info: Info, hashes: np.ndarray) -> None:

@@ -63,15 +63,14 @@ def prepare_files(
     Raises InputError naming the file that is missing, truncated, unreadable or without ink.
     """
     skips = Skips() if skips is None else skips
-    listing = replace(listing, notes=(*listing.notes, *skips.notes()))
-    listing, absent = _without_missing(listing, skips)
+    listing = _without_missing(listing, skips)
     settings = {
         "name": listing.name,
         "size": size,
         "fit": listing.fit_photos,
         "files": _fingerprint(listing),
         # What is skipped is a part of the result: its notes tell it.
-        "skip": [skips.allowed, absent, list(listing.notes)] if skips.allowed else False,
+        "skip": [skips.count, skips.messages] if skips.allowed else False,
     }
     key = cache_key(settings, _CODE)
     folder = cache_folder(cache_dir) / f"{listing.name}-{key}"
@@ -85,8 +84,8 @@ def prepare_files(
         raise unwritable(folder, error) from error
 
 
-def _without_missing(listing: Listing, skips: Skips) -> tuple[Listing, list[str]]:
-    """The listing without drawings whose photo has no file, which go to `skips`, and the ids of those photos."""
+def _without_missing(listing: Listing, skips: Skips) -> Listing:
+    """The listing without photos that have no file and drawings of them; those go to `skips`."""
     known = {photo.id: photo.path for photo in listing.photos}
     sketches = []
     for sketch in listing.sketches:
@@ -97,13 +96,11 @@ def _without_missing(listing: Listing, skips: Skips) -> tuple[Listing, list[str]
             )
         else:
             sketches.append(sketch)
-    absent = [id for id, path in known.items() if path is None]
     photos = tuple(photo for photo in listing.photos if photo.path is not None)
-    return replace(listing, photos=photos, sketches=tuple(sketches)), absent
+    return replace(listing, photos=photos, sketches=tuple(sketches))
 
 
 def _build(writer: Writer, *, listing: Listing, size: int, work: _Work) -> Prepared:
-    before = work.skips.count
     read = partial(_photo_block, size=size, fit=listing.fit_photos)
     good: list[PhotoFile] = []
 
@@ -123,9 +120,7 @@ def _build(writer: Writer, *, listing: Listing, size: int, work: _Work) -> Prepa
         batches.append(_batch(arrays))
     if not sketches:
         raise InputError(f"{listing.name}: no photo has a drawing; at least one pair is needed")
-    notes = Skips(allowed=True)
-    notes.count, notes.messages = work.skips.count - before, work.skips.messages[before:]
-    return _prepared(listing, sketches, SketchBatch.concat(batches), photos, notes)
+    return _prepared(listing, sketches, SketchBatch.concat(batches), photos, work.skips)
 
 
 def _prepared(

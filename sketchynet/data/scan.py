@@ -14,18 +14,21 @@ IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 MAX_DEPTH = 12
 
 
-def files_below(folder: Path, root: Path, suffixes: Iterable[str], skips: Skips) -> list[Path]:
-    """All files with one of the suffixes (lower case, any case in the folder), in all sub-folders, by name.
+def files_below(
+    folder: Path, root: Path, suffixes: Iterable[str], skips: Skips, *, deep: bool = True
+) -> list[Path]:
+    """All files with one of the suffixes (lower case, any case in the folder), with `deep` in all sub-folders, by name.
 
     Hidden files are passed over, as are files with other suffixes. Faults go to `skips`: a name that is not UTF-8,
     a link that leads out of `root` or to a folder, an empty file, a folder that cannot be read.
     """
     wanted = tuple(suffixes)
-    return sorted(_walk(folder, root.resolve(), wanted, skips, 0), key=lambda path: path.parts)
+    return sorted(_walk(folder, root.resolve(), wanted, skips, 0 if deep else None), key=lambda path: path.parts)
 
 
-def _walk(folder: Path, root: Path, suffixes: tuple[str, ...], skips: Skips, depth: int) -> Iterator[Path]:
-    if depth > MAX_DEPTH:
+def _walk(folder: Path, root: Path, suffixes: tuple[str, ...], skips: Skips, depth: int | None) -> Iterator[Path]:
+    """depth: of the folder below where the search began; None leaves sub-folders out."""
+    if depth is not None and depth > MAX_DEPTH:
         skips.add(f"{folder}: folders nested more than {MAX_DEPTH} deep; what lies below is not read")
         return
     try:
@@ -38,12 +41,12 @@ def _walk(folder: Path, root: Path, suffixes: tuple[str, ...], skips: Skips, dep
             continue
         path = Path(entry.path)
         is_folder = entry.is_dir(follow_symlinks=True)
-        if not is_folder and path.suffix.lower() not in suffixes:
+        if is_folder and depth is None or not is_folder and path.suffix.lower() not in suffixes:
             continue
         fault = _fault(path, entry, is_folder, root)
         if fault:
             skips.add(fault)
-        elif is_folder:
+        elif is_folder and depth is not None:
             yield from _walk(path, root, suffixes, skips, depth + 1)
         else:
             yield path

@@ -86,10 +86,10 @@ def load_pairs(
     if size < 8:
         raise InputError(f"photo size {size}: expected at least 8 pixels")
     if source == "procedural":
-        _check_options(source, options, tuple(PROCEDURAL_OPTIONS))
+        check_options(source, options, tuple(PROCEDURAL_OPTIONS))
         pairs = _procedural(options, size, validation, cache_dir)
     elif source in FILE_SOURCES:
-        _check_options(source, options, options_of(source))
+        check_options(source, options, options_of(source))
         skips = Skips(allowed=skip_bad)
         listing = list_source(source, find_source(source, existing_root(source, root)), options, skips)
         pairs = prepare_files(listing, size, cache_dir=cache_dir, progress=progress, skips=skips)
@@ -207,7 +207,8 @@ def existing_root(source: str, root: Path | None) -> Path:
     return folder
 
 
-def _check_options(source: str, options: Mapping[str, Any], known: tuple[str, ...]) -> None:
+def check_options(source: str, options: Mapping[str, Any], known: tuple[str, ...]) -> None:
+    """InputError for an option that the source does not know."""
     for name in options:
         if name not in known:
-            raise InputError(f"option {name!r} is unknown to {source}; it knows {', '.join(known)}")
+            raise InputError(f"option {name!r} is unknown to {source}; it knows {', '.join(known) or 'none'}")
