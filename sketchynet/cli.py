@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"sketchynet: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("sketchynet: interrupted; --resume goes on from the last epoch", file=sys.stderr)
+        print("sketchynet: interrupted; train --resume RUN, or the same data command again, goes on where it was", file=sys.stderr)
         return 130
 
 

@@ -80,7 +80,8 @@ def write_block(path: Path, arrays: Arrays) -> None:
 def read_block(path: Path) -> Arrays | None:
     """The arrays of a block; None where it is not there, or was damaged by a crash of the machine."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        # Opened here: numpy leaves a file open in which it finds no archive.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
     except FileNotFoundError:
         return None

@@ -123,7 +123,7 @@ def _from_arrays(file: SketchFile) -> Sketch:
             unpacked = sum(member.file_size for member in archive.infolist())
             if unpacked > MAX_BYTES:
                 raise InputError(f"{path}: {unpacked:,} bytes when unpacked, at most {MAX_BYTES:,} are read")
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
     except InputError:
         raise

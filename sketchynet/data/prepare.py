@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -41,7 +42,7 @@ _CODE = (
 )
 _IN_PROCESS = 48
 """Up to so many files are read in this process: starting others takes longer."""
-_BLOCK = 64
+_BLOCK = 16
 """Photos or drawings in a block, the unit of parallel work and of going on after an interruption."""
 
 
@@ -272,7 +273,10 @@ class _Work:
             return
         if self.executor is None:
             # Fresh processes: a fork would inherit the locks of torch's and Ray's threads.
-            self.executor = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
+            # Ctrl-C reaches them too: one that died with the queue's lock in hand would hold up the end for ever.
+            self.executor = ProcessPoolExecutor(
+                workers, mp_context=get_context("spawn"), initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN)
+            )
         futures = {self.executor.submit(task, item): number for number, item in enumerate(work)}
         try:
             for future in as_completed(futures):

@@ -39,6 +39,7 @@ from sketchynet.errors import InputError
 _SKETCH_NAME = re.compile(r"(.+)-(\d+)")
 _PHOTO_NAME = re.compile(r"n\d+_\d+|ext_\d+")
 _PLAIN = "tx_000000000000"
+_DRAWING_NAME = re.compile(rf"({_PHOTO_NAME.pattern})-\d+")
 LISTS = ("error", "ambiguous", "context", "pose")
 """Why a drawing may stand in an `info/invalid-*.txt`."""
 
@@ -49,11 +50,16 @@ def find_sketchy(root: Path) -> Path | None:
         photos, sketches = _folders(folder)
         if photos is None or sketches is None:
             continue
-        category = next((entry for entry in sorted(photos.iterdir()) if entry.is_dir()), None)
-        names = [path.stem for path in sorted(category.iterdir())[:50]] if category else []
-        if names and all(_PHOTO_NAME.fullmatch(name) for name in names if not name.startswith(".")):
+        if _all_named(photos, _PHOTO_NAME) and _all_named(sketches, _DRAWING_NAME):
             return folder
     return None
+
+
+def _all_named(parent: Path, pattern: re.Pattern[str]) -> bool:
+    """Whether the first files of the first category, lists aside, are named so."""
+    category = next((entry for entry in sorted(parent.iterdir()) if entry.is_dir()), None)
+    names = [p.stem for p in sorted(category.iterdir())[:50] if p.suffix != ".txt"] if category else []
+    return bool(names) and all(pattern.fullmatch(name) for name in names if not name.startswith("."))
 
 
 def list_sketchy(root: Path, options: Mapping[str, Any], skips: Skips) -> Listing:

@@ -8,12 +8,16 @@ from pathlib import Path
 
 from sketchynet.config import Recipe, load_recipe
 from sketchynet.errors import InputError
-from sketchynet.recipes import procedural, qmul_v1, quickdraw
+from sketchynet.recipes import catalogue, procedural, qmul_v1, quickdraw
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
     "demo": procedural.demo,
     "procedural": procedural.procedural,
     "qmul_v1": qmul_v1.qmul_v1,
+    "qmul_v2": catalogue.qmul_v2,
+    "sketchy": catalogue.sketchy,
+    "fscoco": catalogue.fscoco,
+    "folder": catalogue.folder,
     "quickdraw": quickdraw.quickdraw,
 }
 
