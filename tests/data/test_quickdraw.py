@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sketchynet import InputError, Sketch
@@ -58,6 +58,7 @@ strokes = st.integers(1, 5).flatmap(
 drawings = st.lists(st.lists(strokes, min_size=1, max_size=4), min_size=1, max_size=6)
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(drawings, st.integers(1, 200))
 def test_simplified_lines_and_binary_records_are_the_naive_readings(
     tmp_path_factory: pytest.TempPathFactory, many: list, block: int

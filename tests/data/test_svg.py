@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sketchy_truth import agreement
 
@@ -72,7 +72,7 @@ def test_outlines_of_a_file_without_strokes(tmp_path: Path) -> None:
 numbers = st.floats(-200, 200, allow_nan=False).map(lambda value: round(value, 2))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.tuples(numbers, numbers), min_size=4, max_size=4))
 def test_a_flattened_curve_stays_near_the_curve(tmp_path_factory: pytest.TempPathFactory, points: list) -> None:
     control = np.array(points)
