@@ -1,16 +1,10 @@
 #include "raster/capsule.hpp"
 
+#include <algorithm>
 #include <cmath>
-#include <utility>
 
 namespace sketchynet {
 namespace {
-
-constexpr double kLevel = 1 << 22;
-
-struct Segment {
-    double xa, ya, xb, yb;
-};
 
 // Cuts the segment to the square [low, high] x [low, high]; false where nothing is left. Points of its line satisfy
 // dx * y - dy * x = cross, and the products in `cross` are exact: the cut is right for ends as far away as 1e38.
@@ -34,46 +28,30 @@ bool clip(Segment& s, double low, double high) {
 
 }  // namespace
 
-template <typename Real>
-bool make_capsule(float ax, float ay, float bx, float by, int size, double radius, bool erase,
-                  Capsule<Real>& capsule) {
+bool place(const float* a, const float* b, int size, Segment& s) {
     // One order for both directions of drawing, so that a reversed stroke gives the very same pixels.
-    if (by < ay || (by == ay && bx < ax)) {
-        std::swap(ax, bx);
-        std::swap(ay, by);
-    }
-    Segment s{ax, ay, bx, by};
-    const double beyond = (radius + 1) / size, low = -beyond, high = 1 + beyond;
-    const auto outside = [&](double v) { return v < low || v > high; };
-    if (outside(s.xa) || outside(s.xb) || outside(s.ya) || outside(s.yb)) {
-        if (!clip(s, low, high)) return false;
-    }
-
-    const double x0 = s.xa * size, y0 = s.ya * size, x1 = s.xb * size, y1 = s.yb * size;
-    const double dx = x1 - x0, dy = y1 - y0, length = std::sqrt(dx * dx + dy * dy);
-    // The direction has uy >= 0; any will do for a dot.
-    const double per_length = length > 0 ? 1 / length : 0.0;
-    const double across_x = length > 0 ? dy * per_length * radius : radius, across_y = dx * per_length * radius;
-    // So flat an edge that it rises less than a thousandth of a pixel over the largest canvas counts as level.
-    const double slope = std::abs(dx) < kLevel * dy ? dx / dy : 0.0;
-    const auto real = [](double v) { return static_cast<Real>(v); };
-    capsule = {real(x0),
-               real(y0),
-               real(x1),
-               real(y1),
-               real(radius),
-               real(y0 + across_y),
-               real(y1 + across_y),
-               real(x0 - across_x),
-               real(y0 - across_y),
-               real(y1 - across_y),
-               real(x0 + across_x),
-               real(slope),
-               erase};
-    return true;
+    s.reversed = b[1] < a[1] || (b[1] == a[1] && b[0] < a[0]);
+    const float *first = s.reversed ? b : a, *second = s.reversed ? a : b;
+    s.xa = first[0], s.ya = first[1], s.xb = second[0], s.yb = second[1];
+    const double beyond = (s.radius + 1) / size, low = -beyond, high = 1 + beyond;
+    if (std::min(s.xa, s.xb) >= low && std::max(s.xa, s.xb) <= high && s.ya >= low && s.yb <= high) return true;
+    return clip(s, low, high);
 }
 
-template bool make_capsule(float, float, float, float, int, double, bool, Capsule<float>&);
-template bool make_capsule(float, float, float, float, int, double, bool, Capsule<double>&);
+WideCapsule make_wide_capsule(const Segment& s, int size) {
+    constexpr double kError = 1e-14;
+    WideCapsule c{};
+    c.radius = s.radius * (1 + kError);
+    c.x0 = s.xa * size, c.y0 = s.ya * size, c.x1 = s.xb * size, c.y1 = s.yb * size;
+    const double dx = c.x1 - c.x0, dy = c.y1 - c.y0, length = std::sqrt(dx * dx + dy * dy);
+    // The direction has uy >= 0; any will do for a dot.
+    const double reach = length > 0 ? c.radius / length : 0.0;
+    const double across_x = length > 0 ? dy * reach : c.radius, across_y = dx * reach;
+    c.left_start = c.y0 + across_y, c.left_end = c.y1 + across_y, c.left_x = c.x0 - across_x;
+    c.right_start = c.y0 - across_y, c.right_end = c.y1 - across_y, c.right_x = c.x0 + across_x;
+    c.slope = std::abs(dx) < 1e12 * dy ? dx / dy : 0.0;
+    c.erase = s.erase;
+    return c;
+}
 
 }  // namespace sketchynet

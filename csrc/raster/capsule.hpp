@@ -1,25 +1,54 @@
-// A capsule: all points within `radius` of a segment. A round-capped, round-joined stroke is the union of the
-// capsules of its segments; a dot is the capsule of a segment of length zero.
+// A capsule: all points within a radius of a segment. A round-capped, round-joined stroke is the union of the capsules
+// of its segments; a dot is the capsule of a segment of length zero.
 #pragma once
+
+#include <cstdint>
 
 namespace sketchynet {
 
-// Coordinates and radius in pixels of the canvas, y down, y0 <= y1. A horizontal line cuts the capsule, a convex shape,
-// in one chord. Either end of the chord runs along the upper cap, then along the straight edge, then along the lower
-// cap; it is on the straight edge for y in [start, end], where it lies at x + (y - start) * slope.
-template <typename Real>
+constexpr int kLines = 16;    // sample lines a pixel: one cache line of words
+constexpr int kColumns = 32;  // samples a line and pixel: one word
+
+// A straight piece of a stroke in the unit frame, ya <= yb; both ends are equal for a dot.
+struct Segment {
+    double xa, ya, xb, yb;
+    double radius;  // pixels
+    bool erase;
+    bool reversed;   // drawn from (xb, yb) to (xa, ya)
+    bool continues;  // begins where the segment before it ends
+};
+
+// Fills in the ends and `reversed` for a piece drawn from `a` to `b`, (x, y) each, on a canvas of size x size pixels.
+// What lies farther than `radius` + 1 pixels outside the canvas is cut off, so that coordinates of any magnitude give
+// the right picture. False where nothing is left.
+bool place(const float* a, const float* b, int size, Segment& segment);
+
+// A capsule in samples (1 / kColumns of a pixel) from the upper left corner of a pixel that it touches, so that single
+// precision is enough; y down, y0 <= y1. A horizontal line cuts the capsule, a convex shape, in one chord. Either end
+// of the chord runs along the upper cap, then along the straight edge, then along the lower cap; it is on the straight
+// edge for y in [start, end], where it lies at x + (y - start) * slope.
 struct Capsule {
-    Real x0, y0, x1, y1, radius;
-    Real left_start, left_end, left_x;
-    Real right_start, right_end, right_x;
-    Real slope;  // 0 also where the segment is level, dx != 0: no horizontal line crosses its edges
+    std::int32_t column, row;  // that pixel; may lie outside the canvas
+    float x0, y0, x1, y1, radius_squared;
+    float left_start, left_end, left_x;
+    float right_start, right_end, right_x;
+    float slope;  // 0 also where the segment is level: no horizontal line crosses its edges
+    float low, high, top, bottom;  // bounds
+    bool level, erase;
+};
+
+// The same in pixels of the canvas and double precision, for radii at which single precision is not enough.
+struct WideCapsule {
+    double x0, y0, x1, y1, radius;
+    double left_start, left_end, left_x;
+    double right_start, right_end, right_x;
+    double slope;
     bool erase;
 };
 
-// The capsule around the segment from (ax, ay) to (bx, by) in the unit frame on a canvas of size x size pixels. What
-// lies farther than `radius` + 1 pixels outside the canvas is cut off, so that coordinates of any magnitude give the
-// right picture in single precision. False where nothing is left. The order of the ends does not matter.
-template <typename Real>
-bool make_capsule(float ax, float ay, float bx, float by, int size, double radius, bool erase, Capsule<Real>& capsule);
+// Either is wider than asked for by a tiny part of a sample, the error of its numbers: a sample that lies on an outline,
+// on either side of the ink, is inside, and mirrored drawings give mirrored pixels although their sums round
+// differently.
+WideCapsule make_wide_capsule(const Segment& segment, int size);
 
 }  // namespace sketchynet

@@ -15,35 +15,35 @@ struct Lanes {
 
     static Floats set(float v) { return _mm512_set1_ps(v); }
     static Ints set(int v) { return _mm512_set1_epi32(v); }
-    // The sub-lines' places below the upper side of the first one.
-    static Floats offsets() {
-        return _mm512_setr_ps(1 / 32.f, 3 / 32.f, 5 / 32.f, 7 / 32.f, 9 / 32.f, 11 / 32.f, 13 / 32.f, 15 / 32.f,
-                              17 / 32.f, 19 / 32.f, 21 / 32.f, 23 / 32.f, 25 / 32.f, 27 / 32.f, 29 / 32.f, 31 / 32.f);
-    }
+    // Where the sub-lines of a block lie below its upper side, in samples.
+    static Floats offsets() { return _mm512_setr_ps(1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31); }
     static Floats add(Floats a, Floats b) { return _mm512_add_ps(a, b); }
     static Floats sub(Floats a, Floats b) { return _mm512_sub_ps(a, b); }
     static Floats mul(Floats a, Floats b) { return _mm512_mul_ps(a, b); }
     static Floats min(Floats a, Floats b) { return _mm512_min_ps(a, b); }
     static Floats max(Floats a, Floats b) { return _mm512_max_ps(a, b); }
     static Floats sqrt(Floats a) { return _mm512_sqrt_ps(a); }
-    // `yes` where a < b, else `no`.
-    static Floats where_less(Floats a, Floats b, Floats yes, Floats no) {
-        return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_LT_OQ), no, yes);
+    // p - q (p + q) where a < b, else `no`.
+    static Floats sub_where_less(Floats a, Floats b, Floats no, Floats p, Floats q) {
+        return _mm512_mask_sub_ps(no, _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ), p, q);
     }
-    // v where low <= a <= high, else 0.
-    static Floats zero_outside(Floats a, Floats low, Floats high, Floats v) {
+    static Floats add_where_less(Floats a, Floats b, Floats no, Floats p, Floats q) {
+        return _mm512_mask_add_ps(no, _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ), p, q);
+    }
+    // v rounded towards zero where low <= a <= high, else 0.
+    static Ints truncate_between(Floats a, Floats low, Floats high, Floats v) {
         const __mmask16 inside = _mm512_cmp_ps_mask(low, a, _CMP_LE_OQ);
-        return _mm512_maskz_mov_ps(_mm512_mask_cmp_ps_mask(inside, a, high, _CMP_LE_OQ), v);
+        return _mm512_maskz_cvttps_epi32(_mm512_mask_cmp_ps_mask(inside, a, high, _CMP_LE_OQ), v);
     }
-    static Ints truncate(Floats a) { return _mm512_cvttps_epi32(a); }
     static Ints sub(Ints a, Ints b) { return _mm512_sub_epi32(a, b); }
-    static Ints either(Ints a, Ints b) { return _mm512_or_si512(a, b); }
-    static Ints without(Ints a, Ints b) { return _mm512_andnot_si512(b, a); }
-    // Words with the bits [begin, end) set, as far as they lie in [0, 32).
-    static Ints between(Ints begin, Ints end) {
+    // Sets (or clears) in 16 words the bits [begin, end), as far as they lie in [0, 32).
+    template <bool kErase>
+    static void mark(std::uint32_t* words, Ints begin, Ints end) {
         const Ints ones = _mm512_set1_epi32(-1), zero = _mm512_setzero_si512();
         const Ints from = _mm512_sllv_epi32(ones, _mm512_max_epi32(begin, zero));
-        return _mm512_andnot_si512(_mm512_sllv_epi32(ones, _mm512_max_epi32(end, zero)), from);
+        const Ints beyond = _mm512_sllv_epi32(ones, _mm512_max_epi32(end, zero));
+        // old | (from & ~beyond), or old & ~(from & ~beyond)
+        store(words, _mm512_ternarylogic_epi32(load(words), from, beyond, kErase ? 0xb0 : 0xf4));
     }
     static Ints load(const std::uint32_t* p) { return _mm512_load_si512(p); }
     static void store(std::uint32_t* p, Ints v) { _mm512_store_si512(p, v); }
@@ -59,8 +59,11 @@ struct Lanes {
 }  // namespace
 }  // namespace sketchynet
 
+#include "raster/shared.inl"
+#include "raster/strip_avx2.inl"
+#include "raster/prepare.inl"
 #include "raster/kernel.inl"
 
 namespace sketchynet {
-const Kernel kAvx512Kernel{draw, resolve};
+const Kernel kAvx512Kernel{prepare, draw, resolve, draw_strips, settle_doubts};
 }

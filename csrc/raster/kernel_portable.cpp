@@ -30,9 +30,9 @@ struct Lanes {
     static Ints set(int v) {
         return each<std::int32_t>([&](int) { return v; });
     }
-    // The sub-lines' places below the upper side of the first one.
+    // Where the sub-lines of a block lie below its upper side, in samples.
     static Floats offsets() {
-        return each<float>([&](int i) { return (2 * i + 1) / 32.f; });
+        return each<float>([&](int i) { return static_cast<float>(2 * i + 1); });
     }
     static Floats add(Floats a, Floats b) {
         return each<float>([&](int i) { return a.v[i] + b.v[i]; });
@@ -52,31 +52,29 @@ struct Lanes {
     static Floats sqrt(Floats a) {
         return each<float>([&](int i) { return std::sqrt(a.v[i]); });
     }
-    // `yes` where a < b, else `no`.
-    static Floats where_less(Floats a, Floats b, Floats yes, Floats no) {
-        return each<float>([&](int i) { return a.v[i] < b.v[i] ? yes.v[i] : no.v[i]; });
+    // p - q (p + q) where a < b, else `no`.
+    static Floats sub_where_less(Floats a, Floats b, Floats no, Floats p, Floats q) {
+        return each<float>([&](int i) { return a.v[i] < b.v[i] ? p.v[i] - q.v[i] : no.v[i]; });
     }
-    // v where low <= a <= high, else 0.
-    static Floats zero_outside(Floats a, Floats low, Floats high, Floats v) {
-        return each<float>([&](int i) { return low.v[i] <= a.v[i] && a.v[i] <= high.v[i] ? v.v[i] : 0.0f; });
+    static Floats add_where_less(Floats a, Floats b, Floats no, Floats p, Floats q) {
+        return each<float>([&](int i) { return a.v[i] < b.v[i] ? p.v[i] + q.v[i] : no.v[i]; });
     }
-    static Ints truncate(Floats a) {
-        return each<std::int32_t>([&](int i) { return static_cast<std::int32_t>(a.v[i]); });
+    // v rounded towards zero where low <= a <= high, else 0.
+    static Ints truncate_between(Floats a, Floats low, Floats high, Floats v) {
+        return each<std::int32_t>([&](int i) {
+            return static_cast<std::int32_t>(low.v[i] <= a.v[i] && a.v[i] <= high.v[i] ? v.v[i] : 0.0f);
+        });
     }
     static Ints sub(Ints a, Ints b) {
         return each<std::int32_t>([&](int i) { return a.v[i] - b.v[i]; });
     }
-    static Ints either(Ints a, Ints b) {
-        return each<std::int32_t>([&](int i) { return a.v[i] | b.v[i]; });
-    }
-    static Ints without(Ints a, Ints b) {
-        return each<std::int32_t>([&](int i) { return a.v[i] & ~b.v[i]; });
-    }
-    // Words with the bits [begin, end) set, as far as they lie in [0, 32).
-    static Ints between(Ints begin, Ints end) {
-        return each<std::int32_t>([&](int i) {
-            return static_cast<std::int32_t>(power_of_two(end.v[i]) - power_of_two(begin.v[i]));
-        });
+    // Sets (or clears) in 4 words the bits [begin, end), as far as they lie in [0, 32).
+    template <bool kErase>
+    static void mark(std::uint32_t* words, Ints begin, Ints end) {
+        for (int i = 0; i < kCount; ++i) {
+            const std::uint32_t bits = begin.v[i] < end.v[i] ? power_of_two(end.v[i]) - power_of_two(begin.v[i]) : 0;
+            words[i] = kErase ? words[i] & ~bits : words[i] | bits;
+        }
     }
     static Ints load(const std::uint32_t* p) {
         return each<std::int32_t>([&](int i) { return static_cast<std::int32_t>(p[i]); });
@@ -107,8 +105,11 @@ private:
 }  // namespace
 }  // namespace sketchynet
 
+#include "raster/shared.inl"
+#include "raster/strip_portable.inl"
+#include "raster/prepare.inl"
 #include "raster/kernel.inl"
 
 namespace sketchynet {
-const Kernel kPortableKernel{draw, resolve};
+const Kernel kPortableKernel{prepare, draw, resolve, draw_strips, settle_doubts};
 }

@@ -15,29 +15,33 @@ struct Lanes {
 
     static Floats set(float v) { return _mm_set1_ps(v); }
     static Ints set(int v) { return _mm_set1_epi32(v); }
-    // The sub-lines' places below the upper side of the first one.
-    static Floats offsets() { return _mm_setr_ps(1 / 32.f, 3 / 32.f, 5 / 32.f, 7 / 32.f); }
+    // Where the sub-lines of a block lie below its upper side, in samples.
+    static Floats offsets() { return _mm_setr_ps(1, 3, 5, 7); }
     static Floats add(Floats a, Floats b) { return _mm_add_ps(a, b); }
     static Floats sub(Floats a, Floats b) { return _mm_sub_ps(a, b); }
     static Floats mul(Floats a, Floats b) { return _mm_mul_ps(a, b); }
     static Floats min(Floats a, Floats b) { return _mm_min_ps(a, b); }
     static Floats max(Floats a, Floats b) { return _mm_max_ps(a, b); }
     static Floats sqrt(Floats a) { return _mm_sqrt_ps(a); }
-    // `yes` where a < b, else `no`.
-    static Floats where_less(Floats a, Floats b, Floats yes, Floats no) {
-        const Floats less = _mm_cmplt_ps(a, b);
-        return _mm_or_ps(_mm_and_ps(less, yes), _mm_andnot_ps(less, no));
+    // p - q (p + q) where a < b, else `no`.
+    static Floats sub_where_less(Floats a, Floats b, Floats no, Floats p, Floats q) {
+        return blend(_mm_cmplt_ps(a, b), _mm_sub_ps(p, q), no);
     }
-    // v where low <= a <= high, else 0.
-    static Floats zero_outside(Floats a, Floats low, Floats high, Floats v) {
-        return _mm_and_ps(v, _mm_and_ps(_mm_cmple_ps(low, a), _mm_cmple_ps(a, high)));
+    static Floats add_where_less(Floats a, Floats b, Floats no, Floats p, Floats q) {
+        return blend(_mm_cmplt_ps(a, b), _mm_add_ps(p, q), no);
     }
-    static Ints truncate(Floats a) { return _mm_cvttps_epi32(a); }
+    // v rounded towards zero where low <= a <= high, else 0.
+    static Ints truncate_between(Floats a, Floats low, Floats high, Floats v) {
+        return _mm_cvttps_epi32(_mm_and_ps(v, _mm_and_ps(_mm_cmple_ps(low, a), _mm_cmple_ps(a, high))));
+    }
     static Ints sub(Ints a, Ints b) { return _mm_sub_epi32(a, b); }
-    static Ints either(Ints a, Ints b) { return _mm_or_si128(a, b); }
-    static Ints without(Ints a, Ints b) { return _mm_andnot_si128(b, a); }
-    // Words with the bits [begin, end) set, as far as they lie in [0, 32).
-    static Ints between(Ints begin, Ints end) { return _mm_sub_epi32(power_of_two(end), power_of_two(begin)); }
+    // Sets (or clears) in 4 words the bits [begin, end), as far as they lie in [0, 32).
+    template <bool kErase>
+    static void mark(std::uint32_t* words, Ints begin, Ints end) {
+        // Where nothing is inside, begin may exceed end.
+        const Ints bits = _mm_andnot_si128(_mm_cmplt_epi32(end, begin), _mm_sub_epi32(power_of_two(end), power_of_two(begin)));
+        store(words, kErase ? _mm_andnot_si128(bits, load(words)) : _mm_or_si128(bits, load(words)));
+    }
     static Ints load(const std::uint32_t* p) { return _mm_load_si128(reinterpret_cast<const __m128i*>(p)); }
     static void store(std::uint32_t* p, Ints v) { _mm_store_si128(reinterpret_cast<__m128i*>(p), v); }
     static unsigned count_bits(const std::uint32_t* words) {
@@ -54,6 +58,9 @@ struct Lanes {
     }
 
 private:
+    static Floats blend(Floats where, Floats yes, Floats no) {
+        return _mm_or_ps(_mm_and_ps(where, yes), _mm_andnot_ps(where, no));
+    }
     // 2^n modulo 2^32, n clamped to [0, 32]. SSE2 cannot shift every lane by its own count: n becomes the exponent of a
     // float. Conversion gives 2^31 for 2^31 and for all that is greater, which is mended for 32.
     static Ints power_of_two(Ints n) {
@@ -68,8 +75,11 @@ private:
 }  // namespace
 }  // namespace sketchynet
 
+#include "raster/shared.inl"
+#include "raster/strip_portable.inl"
+#include "raster/prepare.inl"
 #include "raster/kernel.inl"
 
 namespace sketchynet {
-const Kernel kSse2Kernel{draw, resolve};
+const Kernel kSse2Kernel{prepare, draw, resolve, draw_strips, settle_doubts};
 }

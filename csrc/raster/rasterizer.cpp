@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <exception>
 #include <memory>
 #include <mutex>
@@ -20,13 +21,22 @@ namespace {
 // Bytes of bits a band may take: it stays in the second-level cache. Large canvases get more, so that their bands are
 // not too many.
 constexpr std::size_t kBandBytes = std::size_t{1} << 20, kLargeBandBytes = std::size_t{1} << 22;
-constexpr int kLargeSize = 1024;
+
+// Canvases from this size on are drawn by strips (strip.hpp), smaller ones by samples alone: there most pixels would be
+// in doubt.
+constexpr int kStripSize = 96;
+
+// More strips than this, of which a canvas seldom has a hundredth, do not fit StripBand::owners.
+constexpr std::size_t kMostStrips = 0xff00;
+
+// Strips join smoothly where the stroke turns less than this between them, in radians.
+constexpr float kSmoothTurn = 0.5f;
 
 // What a thread may keep between canvases: a sketch of a million points is drawn, not remembered.
 constexpr std::size_t kKeptMarks = std::size_t{1} << 16;
 
 // Radii in pixels from which on single precision is not enough.
-constexpr double kWideRadius = 1024;
+constexpr double kWideRadius = 128;
 
 // Work, in points and pixels, below which another thread costs more than it brings.
 constexpr std::int64_t kPixelsPerThread = 1 << 18, kPixelsPerPoint = 64;
@@ -40,12 +50,27 @@ public:
     void draw(const SketchBatchView& batch, const Canvas& canvas, const Kernel& kernel) {
         resize(canvas.size);
         collect(batch, canvas);
+        const bool by_strips = canvas.size >= kStripSize && wide_.empty() && batch.erasers == nullptr &&
+                               segments_.size() < kMostStrips;
+        capsules_.resize(segments_.size());
+        strips_.resize(by_strips ? segments_.size() : 0);
+        kernel.prepare(segments_.data(), static_cast<std::int64_t>(segments_.size()), canvas.size, capsules_.data(),
+                       by_strips ? strips_.data() : nullptr);
+        if (by_strips) join_strips();
+        sorted_ = false;
+        if (band_rows_ < canvas.size) assign_bands(canvas.size);
         std::uint8_t* pixels = canvas.pixels;
         for (int first = 0, part = 0; first < canvas.size; first += band_rows_, ++part) {
             band_.first_row = first;
             band_.rows = std::min(band_rows_, canvas.size - first);
-            draw_band(kernel, part);
-            kernel.resolve(band_, pixels);
+            const Mark* marks = sorted_ ? band_marks_.data() + band_offsets_[part] : marks_.data();
+            const std::int64_t count =
+                sorted_ ? band_offsets_[part + 1] - band_offsets_[part] : static_cast<std::int64_t>(marks_.size());
+            if (by_strips) {
+                draw_strips(kernel, marks, count, pixels);
+            } else {
+                draw_samples(kernel, marks, count, pixels);
+            }
             pixels += static_cast<std::size_t>(band_.rows) * canvas.size;
         }
         if (marks_.capacity() > kKeptMarks) release();
@@ -58,10 +83,10 @@ private:
 
     void resize(int size) {
         const std::size_t row_bytes = static_cast<std::size_t>(size) * kLines * sizeof(std::uint32_t);
-        const std::size_t band_bytes = size < kLargeSize ? kBandBytes : kLargeBandBytes;
+        const std::size_t band_bytes = size < kStripSize ? kBandBytes : kLargeBandBytes;
         band_rows_ = static_cast<int>(std::clamp<std::size_t>(band_bytes / row_bytes, 1, size));
         band_.size = size;
-        band_.touched_stride = (size + 63) / 64;
+        band_.touched_stride = size / 64 + 1;
         const std::size_t bytes = row_bytes * band_rows_;
         if (bytes > word_bytes_) {
             words_.reset();
@@ -77,46 +102,43 @@ private:
     }
 
     void release() {
+        segments_ = {};
         capsules_ = {};
+        strips_ = {};
+        turns_ = {};
         wide_ = {};
         marks_ = {};
         band_marks_ = {};
     }
 
-    // The capsules of the canvas' sketch in drawing order, in pixels.
+    // The segments of the canvas' sketch in drawing order.
     void collect(const SketchBatchView& batch, const Canvas& canvas) {
-        capsules_.clear();
+        segments_.clear();
         wide_.clear();
         marks_.clear();
         for (std::int64_t s = batch.sketch_offsets[canvas.sketch]; s < batch.sketch_offsets[canvas.sketch + 1]; ++s) {
             const double stated = batch.stroke_widths ? batch.stroke_widths[s] : batch.line_width;
             const double width = batch.widths_in_pixels ? stated : std::max(1.0, stated * canvas.size);
-            const bool erase = batch.erasers != nullptr && batch.erasers[s];
+            Segment segment{};
+            segment.radius = 0.5 * width;
+            segment.erase = batch.erasers != nullptr && batch.erasers[s];
             const std::int64_t begin = batch.stroke_offsets[s], end = batch.stroke_offsets[s + 1];
             const float* p = batch.points + 2 * begin;
-            if (end - begin == 1) add(p, p, canvas.size, 0.5 * width, erase);
-            for (std::int64_t i = begin; i + 1 < end; ++i, p += 2) add(p, p + 2, canvas.size, 0.5 * width, erase);
+            if (end - begin == 1) add(p, p, canvas.size, segment);
+            for (std::int64_t i = begin; i + 1 < end; ++i, p += 2) add(p, p + 2, canvas.size, segment);
         }
-        sorted_ = false;
-        if (band_rows_ < canvas.size) assign_bands(canvas.size);
     }
 
-    void add(const float* a, const float* b, int size, double radius, bool erase) {
-        if (radius < kWideRadius) {
-            capsules_.emplace_back();
-            if (make_capsule(a[0], a[1], b[0], b[1], size, radius, erase, capsules_.back())) {
-                marks_.push_back(static_cast<Mark>(capsules_.size() - 1));
-            } else {
-                capsules_.pop_back();
-            }
-        } else {
-            wide_.emplace_back();
-            if (make_capsule(a[0], a[1], b[0], b[1], size, radius, erase, wide_.back())) {
-                marks_.push_back(~static_cast<Mark>(wide_.size() - 1));
-            } else {
-                wide_.pop_back();
-            }
+    void add(const float* a, const float* b, int size, Segment& segment) {
+        const bool visible = place(a, b, size, segment);
+        if (visible && segment.radius < kWideRadius) {
+            marks_.push_back(static_cast<Mark>(segments_.size()));
+            segments_.push_back(segment);
+        } else if (visible) {
+            marks_.push_back(~static_cast<Mark>(wide_.size()));
+            wide_.push_back(make_wide_capsule(segment, size));
         }
+        segment.continues = visible;
     }
 
     // Sorts the marks by the bands that they reach, each kept in drawing order: a band then costs its own marks only.
@@ -125,14 +147,17 @@ private:
         const int bands = (size + band_rows_ - 1) / band_rows_;
         band_offsets_.assign(bands + 1, 0);
         const auto reach = [&](Mark mark) {
-            const auto bands_of = [&](const auto& capsule) {
-                // One pixel more on either side: more than rounding could need.
-                const double first = (capsule.y0 - capsule.radius - 1) / band_rows_;
-                const double last = (capsule.y1 + capsule.radius + 1) / band_rows_;
-                return std::pair<int, int>(static_cast<int>(std::clamp(first, 0.0, bands - 1.0)),
-                                           static_cast<int>(std::clamp(last, 0.0, bands - 1.0)));
+            // One pixel more on either side: more than rounding could need.
+            const auto bands_of = [&](double top, double bottom) {
+                return std::pair<int, int>(static_cast<int>(std::clamp((top - 1) / band_rows_, 0.0, bands - 1.0)),
+                                           static_cast<int>(std::clamp((bottom + 1) / band_rows_, 0.0, bands - 1.0)));
             };
-            return mark >= 0 ? bands_of(capsules_[mark]) : bands_of(wide_[~mark]);
+            if (mark >= 0) {
+                const Capsule& c = capsules_[mark];
+                return bands_of(c.row, c.row + static_cast<double>(c.bottom) / kColumns);
+            }
+            const WideCapsule& c = wide_[~mark];
+            return bands_of(c.y0 - c.radius, c.y1 + c.radius);
         };
         for (const Mark mark : marks_) {
             const auto [first, last] = reach(mark);
@@ -149,21 +174,69 @@ private:
         }
     }
 
-    void draw_band(const Kernel& kernel, int part) {
-        const Mark* marks = sorted_ ? band_marks_.data() + band_offsets_[part] : marks_.data();
-        const std::int64_t count =
-            sorted_ ? band_offsets_[part + 1] - band_offsets_[part] : static_cast<std::int64_t>(marks_.size());
+    void draw_samples(const Kernel& kernel, const Mark* marks, std::int64_t count, std::uint8_t* pixels) {
         if (wide_.empty()) {
             kernel.draw(band_, capsules_.data(), marks, count);
-            return;
-        }
-        for (std::int64_t i = 0; i < count; ++i) {
-            if (marks[i] >= 0) {
-                kernel.draw(band_, capsules_.data(), marks + i, 1);
-            } else {
-                draw_wide(band_, wide_[~marks[i]]);
+        } else {
+            for (std::int64_t i = 0; i < count; ++i) {
+                if (marks[i] >= 0) {
+                    kernel.draw(band_, capsules_.data(), marks + i, 1);
+                } else {
+                    draw_wide(band_, wide_[~marks[i]]);
+                }
             }
         }
+        kernel.resolve(band_, pixels);
+    }
+
+    // Joins the strips where a stroke goes on smoothly.
+    void join_strips() {
+        turns_.resize(strips_.size());
+        float turned = 0;  // along the strokes so far, in radians
+        std::int32_t joined = 0;
+        for (std::size_t i = 0; i < strips_.size(); ++i) {
+            Strip& strip = strips_[i];
+            const auto own = static_cast<std::int32_t>(i);
+            if (!segments_[i].continues) {
+                joined = own;
+            } else {
+                Strip& before = strips_[i - 1];
+                const bool reversed = segments_[i].reversed, before_reversed = segments_[i - 1].reversed;
+                const float sign = reversed == before_reversed ? 1.0f : -1.0f;
+                const float dx = sign * strip.ux - before.ux, dy = sign * strip.uy - before.uy;
+                const float turn = std::sqrt(dx * dx + dy * dy);
+                turned += turn;
+                if (turn < kSmoothTurn) {
+                    // The wedge between the two, as far out as a pixel's centre may lie.
+                    const float wedge = 0.55f * turn * (strip.radius + 0.75f) + 0.01f;
+                    before.open_start &= !before_reversed;
+                    before.open_end &= before_reversed;
+                    (before_reversed ? before.first : before.last) += before_reversed ? -wedge : wedge;
+                    strip.open_end = !reversed;
+                    strip.open_start = reversed;
+                    (reversed ? strip.last : strip.first) += reversed ? wedge : -wedge;
+                    while (turned - turns_[joined] > kSmoothTurn) ++joined;
+                } else {
+                    joined = own;
+                }
+            }
+            turns_[i] = turned;
+            strip.joined = joined;
+        }
+    }
+
+    void draw_strips(const Kernel& kernel, const Mark* marks, std::int64_t count, std::uint8_t* pixels) {
+        const std::size_t area = static_cast<std::size_t>(band_.rows) * band_.size;
+        if (owners_.size() < area || base_ + strips_.size() > 0xffff) {
+            owners_.assign(std::max(area, owners_.size()), 0);
+            base_ = 1;
+        }
+        std::fill_n(pixels, area, std::uint8_t{0});
+        const StripBand strips{pixels,     owners_.data(),  band_.touched, band_.touched_stride,
+                               band_.size, band_.first_row, band_.rows,    static_cast<std::uint16_t>(base_)};
+        kernel.draw_strips(strips, capsules_.data(), strips_.data(), marks, count);
+        kernel.settle_doubts(band_, strips, capsules_.data(), marks, count);
+        base_ += strips_.size();
     }
 
     int band_rows_ = 0;
@@ -172,8 +245,13 @@ private:
     std::unique_ptr<std::uint32_t[], Free> words_;
     std::size_t word_bytes_ = 0;
     std::vector<std::uint64_t> touched_;
-    std::vector<Capsule<float>> capsules_;
-    std::vector<Capsule<double>> wide_;
+    std::vector<Segment> segments_;
+    std::vector<Capsule> capsules_;      // of the segments
+    std::vector<Strip> strips_;          // of the segments, where a canvas is drawn by strips
+    std::vector<float> turns_;
+    std::vector<std::uint16_t> owners_;  // see StripBand; what is below base_ is of earlier drawings
+    std::size_t base_ = 1;
+    std::vector<WideCapsule> wide_;
     std::vector<Mark> marks_, band_marks_;
     std::vector<std::int64_t> band_offsets_, next_;
 };

@@ -12,7 +12,7 @@ struct Chord {
     double left, right;
 };
 
-Chord chord(const Capsule<double>& c, double y) {
+Chord chord(const WideCapsule& c, double y) {
     const auto half = [&](double d) { return std::sqrt(std::max((c.radius - d) * (c.radius + d), 0.0)); };
     Chord cut{c.left_x + (y - c.left_start) * c.slope, c.right_x + (y - c.right_start) * c.slope};
     if (y < c.left_start) cut.left = c.x0 - half(y - c.y0);
@@ -24,15 +24,15 @@ Chord chord(const Capsule<double>& c, double y) {
 
 }  // namespace
 
-void draw_wide(const Band& band, const Capsule<double>& c) {
-    const double tie = band.tie(), top = c.y0 - c.radius, bottom = c.y1 + c.radius;
+void draw_wide(const Band& band, const WideCapsule& c) {
+    const double top = c.y0 - c.radius, bottom = c.y1 + c.radius;
     const double width = static_cast<double>(band.size) * kColumns;
     for (int line = 0; line < band.rows * kLines; ++line) {
         const double y = band.first_row + (line + 0.5) / kLines;
-        if (y < top - tie || y > bottom + tie) continue;
-        const Chord cut = chord(c, std::clamp(y, top, bottom));
-        const int begin = static_cast<int>(std::clamp(cut.left * kColumns + 0.5 - kColumns * tie, 0.0, width));
-        const int end = static_cast<int>(std::clamp(cut.right * kColumns + 0.5 + kColumns * tie, 0.0, width));
+        if (y < top || y > bottom) continue;
+        const Chord cut = chord(c, y);
+        const int begin = static_cast<int>(std::clamp(cut.left * kColumns + 0.5, 0.0, width));
+        const int end = static_cast<int>(std::clamp(cut.right * kColumns + 0.5, 0.0, width));
         const int row = line / kLines;
         for (int at = begin; at < end;) {
             const int column = at / kColumns, stop = std::min((column + 1) * kColumns, end);
