@@ -62,13 +62,14 @@ inline void draw_capsule(const Band& band, const Capsule& c, const std::uint16_t
                                block % kBlocksPerRow * kBlock;
         if (kMode == Mode::kDoubted) {
             const std::uint16_t* slot = slots + static_cast<std::ptrdiff_t>(c.row + row - band.first_row) * band.size;
-            for (int i = column; i <= end_column; ++i) {
-                const int place = i - left_of;
-                if (touched[place / 64] >> (place % 64) & 1) {
-                    Lanes::mark<false>(band.words + slot[place] * kLines + block % kBlocksPerRow * kBlock, begin, end);
+            std::uint32_t* const samples = band.words + block % kBlocksPerRow * kBlock;
+            for (int at = column - left_of; at <= end_column - left_of; at += 64) {
+                std::uint64_t bits = bits_at(touched, at, end_column - left_of);
+                for (; bits; bits &= bits - 1) {
+                    const int place = at + __builtin_ctzll(bits);
+                    const I offset = Lanes::set((place + left_of - column) * kColumns);
+                    Lanes::mark<false>(samples + slot[place] * kLines, Lanes::sub(begin, offset), Lanes::sub(end, offset));
                 }
-                begin = Lanes::sub(begin, pixel);
-                end = Lanes::sub(end, pixel);
             }
             continue;
         }
@@ -116,13 +117,17 @@ inline void for_touched(const Band& band, Visit visit) {
     }
 }
 
+inline void clear_touched(const Band& band) {
+    for (int i = 0; i < band.rows * band.touched_stride; ++i) band.touched[i] = 0;
+}
+
 void resolve(const Band& band, std::uint8_t* pixels) {
     for (int i = 0; i < band.rows * band.size; ++i) pixels[i] = 0;
     for_touched(band, [&](int row, int column) {
         const std::ptrdiff_t place = static_cast<std::ptrdiff_t>(row) * band.size + column;
         pixels[place] = coverage(band.words + place * kLines);
     });
-    for (int i = 0; i < band.rows * band.touched_stride; ++i) band.touched[i] = 0;
+    clear_touched(band);
 }
 
 inline void draw_strip(const StripBand& band, const Capsule& c, const Strip& strip, int index) {
@@ -162,18 +167,17 @@ void settle_doubts(const Band& band, const StripBand& strips, const Capsule* cap
     // The samples of the doubted pixels lie side by side, in the order of the rows; `owners` says where.
     unsigned doubts = 0;
     for_touched(band, [&](int row, int column) {
-        strips.owners[static_cast<std::ptrdiff_t>(row) * band.size + column] = static_cast<std::uint16_t>(doubts++);
+        const std::uint32_t place = static_cast<std::uint32_t>(row) * static_cast<std::uint32_t>(band.size) + column;
+        strips.places[doubts] = place;
+        strips.owners[place] = static_cast<std::uint16_t>(doubts++);
     });
     if (doubts == 0) return;
     for (std::int64_t i = 0; i < count; ++i) draw_capsule<Mode::kDoubted>(band, capsules[order[i]], strips.owners);
-    std::uint32_t* words = band.words;
-    for_touched(band, [&](int row, int column) {
-        const std::ptrdiff_t place = static_cast<std::ptrdiff_t>(row) * band.size + column;
-        strips.pixels[place] = coverage(words);
-        strips.owners[place] = 0;
-        words += kLines;
-    });
-    for (int i = 0; i < band.rows * band.touched_stride; ++i) band.touched[i] = 0;
+    clear_touched(band);
+    for (unsigned i = 0; i < doubts; ++i) {
+        strips.pixels[strips.places[i]] = coverage(band.words + static_cast<std::ptrdiff_t>(i) * kLines);
+        strips.owners[strips.places[i]] = 0;
+    }
 }
 
 }  // namespace

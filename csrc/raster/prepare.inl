@@ -82,14 +82,19 @@ inline void prepare_group(const Segment* segments, int count, int size, Capsule*
     }
     for (int i = 0; i < count; ++i) {
         const float r = static_cast<float>(radius[i]), core = r - kHalfDiagonal, end = length[i] * kPixels;
-        strips[i] = {ux[i],   uy[i],   t0[i],
-                     s0[i],   end,     r,
-                     per_a[i], corner[i], flat[i],
-                     bend[i], 0.0f,    end,
+        // The end of a thin strip matters to pixels whose centre lies before it too.
+        const bool thin = r < kHalfDiagonal;
+        const float inset = thin ? kHalfDiagonal : 0.0f, reach = r + kHalfDiagonal + inset;
+        strips[i] = {ux[i],     uy[i],
+                     t0[i],     s0[i],
+                     end,       r,
+                     per_a[i],  corner[i],
+                     flat[i],   bend[i],
+                     inset,     end - inset,
                      core > 0 ? core * core : -1.0f,
-                     (r + kHalfDiagonal) * (r + kHalfDiagonal),
-                     true,    true,    r < kHalfDiagonal,
-                     0};
+                     reach * reach,
+                     true,      true,
+                     thin,      0};
     }
 }
 

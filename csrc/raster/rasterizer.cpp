@@ -22,15 +22,15 @@ namespace {
 // not too many.
 constexpr std::size_t kBandBytes = std::size_t{1} << 20, kLargeBandBytes = std::size_t{1} << 22;
 
-// Canvases from this size on are drawn by strips (strip.hpp), smaller ones by samples alone: there most pixels would be
-// in doubt.
-constexpr int kStripSize = 96;
+// Canvases from this size on are drawn by strips (strip.hpp), smaller ones by samples alone: there too many
+// pixels would be in doubt.
+constexpr int kStripSize = 160;
 
 // More strips than this, of which a canvas seldom has a hundredth, do not fit StripBand::owners.
 constexpr std::size_t kMostStrips = 0xff00;
 
 // Strips join smoothly where the stroke turns less than this between them, in radians.
-constexpr float kSmoothTurn = 0.5f;
+constexpr float kSmoothTurn = 0.25f;
 
 // What a thread may keep between canvases: a sketch of a million points is drawn, not remembered.
 constexpr std::size_t kKeptMarks = std::size_t{1} << 16;
@@ -211,10 +211,10 @@ private:
                     const float wedge = 0.55f * turn * (strip.radius + 0.75f) + 0.01f;
                     before.open_start &= !before_reversed;
                     before.open_end &= before_reversed;
-                    (before_reversed ? before.first : before.last) += before_reversed ? -wedge : wedge;
+                    (before_reversed ? before.first : before.last) = before_reversed ? -wedge : before.length + wedge;
                     strip.open_end = !reversed;
                     strip.open_start = reversed;
-                    (reversed ? strip.last : strip.first) += reversed ? wedge : -wedge;
+                    (reversed ? strip.last : strip.first) = reversed ? strip.length + wedge : -wedge;
                     while (turned - turns_[joined] > kSmoothTurn) ++joined;
                 } else {
                     joined = own;
@@ -232,7 +232,8 @@ private:
             base_ = 1;
         }
         std::fill_n(pixels, area, std::uint8_t{0});
-        const StripBand strips{pixels,     owners_.data(),  band_.touched, band_.touched_stride,
+        if (places_.size() < area) places_.resize(area);
+        const StripBand strips{pixels,     owners_.data(),  band_.touched, places_.data(), band_.touched_stride,
                                band_.size, band_.first_row, band_.rows,    static_cast<std::uint16_t>(base_)};
         kernel.draw_strips(strips, capsules_.data(), strips_.data(), marks, count);
         kernel.settle_doubts(band_, strips, capsules_.data(), marks, count);
@@ -250,6 +251,7 @@ private:
     std::vector<Strip> strips_;          // of the segments, where a canvas is drawn by strips
     std::vector<float> turns_;
     std::vector<std::uint16_t> owners_;  // see StripBand; what is below base_ is of earlier drawings
+    std::vector<std::uint32_t> places_;
     std::size_t base_ = 1;
     std::vector<WideCapsule> wide_;
     std::vector<Mark> marks_, band_marks_;

@@ -13,9 +13,17 @@ inline int smaller_int(int a, int b) { return a < b ? a : b; }
 // Bits [from, to] of a row of pixels, both in the same word.
 inline std::uint64_t bits_between(int from, int to) { return ~std::uint64_t{0} >> (63 - (to - from)) << (from % 64); }
 
+// Bits [at, last] of a row of pixels, the first 64 of them; a row has one word more than its bits need.
+inline std::uint64_t bits_at(const std::uint64_t* words, int at, int last) {
+    const std::uint64_t* word = words + at / 64;
+    const int shift = at % 64, count = last - at;
+    const std::uint64_t bits = word[0] >> shift | word[1] << 1 << (63 - shift);
+    return count < 63 ? bits & (~std::uint64_t{0} >> (63 - count)) : bits;
+}
+
 inline bool any_bit(const std::uint64_t* words, int from, int to) {
-    for (; from <= to; from = (from | 63) + 1) {
-        if (words[from / 64] & bits_between(from, smaller_int(from | 63, to))) return true;
+    for (; from <= to; from += 64) {
+        if (bits_at(words, from, to)) return true;
     }
     return false;
 }

@@ -33,6 +33,7 @@ struct StripBand {
     std::uint8_t* pixels;    // (rows, size)
     std::uint16_t* owners;   // (rows, size): base + index of a strip; below base: none of this drawing
     std::uint64_t* doubted;  // (rows, stride): one bit a pixel, set where the area is not certain
+    std::uint32_t* places;   // room for rows * size numbers
     int stride;              // words of `doubted` a row: one more than its bits need
     int size, first_row, rows;
     std::uint16_t base;
