@@ -23,6 +23,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from itertools import chain, cycle, islice
 from pathlib import Path
 from typing import Any
@@ -32,9 +33,10 @@ import orjson
 
 import sketchynet
 from sketchynet import InputError, Sketch
+from sketchynet.data.detection import find_quickdraw, quickdraw_files
 from sketchynet.data.flat import FlatSketches
-from sketchynet.data.labelled_sources import find_drawings, flatten
-from sketchynet.data.quickdraw import parse_lines
+from sketchynet.data.labelled_sources import Stream, flatten
+from sketchynet.data.quickdraw import parse_lines, stream_drawings
 from sketchynet.data.skips import Skips
 from sketchynet.sketch import fit_to_frame
 
@@ -52,7 +54,8 @@ def convert(source: Path, target: Path) -> dict[str, float]:
     """Seconds of this process's work and its memory; run in a process of its own."""
     before = _peak()
     start, began = time.process_time(), time.perf_counter()
-    flatten([source], target, progress=False)
+    stream = Stream(source, partial(stream_drawings, source), (source,))
+    flatten([stream], target, name="quickdraw", progress=False)
     return {
         "cpu_seconds": time.process_time() - start,
         "seconds": time.perf_counter() - began,
@@ -184,8 +187,10 @@ def main() -> int:
         return 0
     try:
         data = options.data or Path(os.environ.get("SKETCHYNET_DATA", ""))
-        folder = data / "quickdraw" if (data / "quickdraw").is_dir() else data
-        files = [path for path in find_drawings(folder) if path.suffix == ".ndjson"]
+        folder = find_quickdraw(data)
+        if folder is None:
+            raise InputError(f"{data}: no QuickDraw files here; pass --data DIR or set SKETCHYNET_DATA")
+        files = [path for path in quickdraw_files(folder, Skips()) if path.suffix == ".ndjson"]
         with tempfile.TemporaryDirectory(dir=options.work) as work:
             found = measure(files, options.counts, options.rounds, Path(work))
     except (InputError, OSError) as error:

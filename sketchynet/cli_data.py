@@ -45,6 +45,13 @@ def add_data_commands(commands: Any, command: Register, places: Callable[[argpar
     convert.add_argument("target", type=Path, metavar="TARGET", help="folder to write; must not exist")
     _skip_bad(convert)
 
+    flatten = command(actions, "flatten", _flatten, "write drawings with categories in flat form, for very large sets")
+    flatten.add_argument("folder", type=Path, metavar="DIR", help="folder of the data set")
+    flatten.add_argument("target", type=Path, metavar="TARGET", help="folder to write; must not exist")
+    flatten.add_argument("--recognized", action="store_true", help="only what Google's network recognised (QuickDraw)")
+    flatten.add_argument("--limit", type=int, metavar="N", help="at most so many drawings of each file (QuickDraw)")
+    _skip_bad(flatten)
+
 
 def _folder(command: argparse.ArgumentParser) -> None:
     command.add_argument("folder", type=Path, metavar="DIR", help="folder of the data set")
@@ -170,4 +177,30 @@ def _convert(options: argparse.Namespace) -> None:
     counted = convert(found, options.target, options=_options(options.option, found.source), skips=skips)
     print(f"{options.target}: " + ", ".join(f"{number:,} {name}" for name, number in counted.items()))
     for note in skips.notes():
+        print(f"  {note}")
+
+
+def _flatten(options: argparse.Namespace) -> None:
+    from sketchynet.data.detection import detect
+    from sketchynet.data.labelled_sources import flatten, streams_of
+    from sketchynet.data.skips import Skips
+
+    found = detect(options.folder)
+    if found.paired:
+        raise InputError(f"{found.folder}: {found.title} has photos; the flat form is for drawings with categories")
+    if options.limit is not None and options.limit < 1:
+        raise InputError(f"--limit {options.limit}: give at least 1")
+    skips = Skips(allowed=options.skip_bad)
+    streams = streams_of(found.source, found.folder, skips)
+    flat = flatten(
+        streams,
+        options.target,
+        name=found.source,
+        recognized=options.recognized,
+        limit=options.limit,
+        skips=skips,
+    )
+    shards = f"{flat.num_shards:,} shard{'s' if flat.num_shards > 1 else ''}"
+    print(f"{options.target}: {len(flat):,} drawings, {len(flat.categories):,} categories, {shards}")
+    for note in flat.notes:
         print(f"  {note}")

@@ -29,7 +29,8 @@ def prepared_text(pairs: PairedSet | LabelledSet) -> str:
     if isinstance(pairs, LabelledSet):
         counts = ", ".join(f"{len(pairs.sketch_indices(number))} {split}" for number, split in enumerate(SPLIT_NAMES))
         head = f"{pairs.name}: split {pairs.split_hash}"
-        return f"{head}\n  {len(pairs.category_names)} categories, {len(pairs.sketches)} drawings: {counts}"
+        lines = [head, f"  {len(pairs.category_names)} categories, {len(pairs.sketches)} drawings: {counts}"]
+        return "\n".join([*lines, *(f"  note: {note}" for note in pairs.notes)])
     lines = [f"{pairs.name}: split {pairs.split_hash}"]
     for number, split in enumerate(SPLIT_NAMES):
         photos, sketches = len(pairs.photo_indices(number)), len(pairs.sketch_indices(number))

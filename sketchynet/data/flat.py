@@ -2,7 +2,7 @@
 
 A folder, written whole or not at all::
 
-    header.json                      format, name, categories, shards with their counts
+    header.json                      format, name, categories, notes, shards with their counts
     shard-00000/
         points.npy                   float32 (N, 2)     the arrays of a SketchBatch
         stroke_offsets.npy           int64 (S + 1,)
@@ -81,6 +81,7 @@ class FlatSketches:
             self.name: str = header["name"]
             self.source: str = header["source"]
             self.categories: tuple[str, ...] = tuple(header["categories"])
+            self.notes: tuple[str, ...] = tuple(header["notes"])
             self.counts: list[dict[str, int]] = header["shards"]
             self._firsts = np.cumsum([0, *(counts["sketches"] for counts in self.counts)])
             self._starts: list[int] = self._firsts.tolist()

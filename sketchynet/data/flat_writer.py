@@ -115,14 +115,17 @@ class FlatWriter:
         self._shards.append(counts)
         self.position = position
 
-    def finish(self) -> FlatSketches:
-        """Closes the last shard and gives the folder its name. InputError where there is no drawing at all."""
+    def finish(self, notes: Sequence[str] = ()) -> FlatSketches:
+        """Closes the last shard and gives the folder its name. InputError where there is no drawing at all.
+
+        notes: what a reader of results should know.
+        """
         if not len(self):
             raise InputError(f"{self.folder}: there is no drawing to write")
         try:
             if self._open is not None:
                 self._close_shard(self._last)
-            header = {**self._about, "categories": list(self._categories), "shards": self._shards}
+            header = {**self._about, "categories": list(self._categories), "notes": list(notes), "shards": self._shards}
             _write_json(self.partial / "header.json", header)
             self.partial.rename(self.folder)
             (self.folder / "about.json").unlink()  # last: a writer that was killed before this goes on

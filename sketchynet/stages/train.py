@@ -41,6 +41,7 @@ class Places:
                 validation=data.validation,
                 seed=data.seed,
                 options=data.options,
+                skip_bad=data.skip_bad,
                 cache_dir=self.cache,
                 progress=progress,
             )
