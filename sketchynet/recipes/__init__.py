@@ -19,6 +19,7 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "fscoco": catalogue.fscoco,
     "folder": catalogue.folder,
     "quickdraw": quickdraw.quickdraw,
+    "tu_berlin": quickdraw.tu_berlin,
 }
 
 
