@@ -45,6 +45,9 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a field of the recipe")
     train.add_argument("--output", type=Path, metavar="DIR", help="folder of this run (default: runs/RECIPE-DATE)")
     train.add_argument("--resume", type=Path, metavar="RUN", help="go on with the run in that folder")
+    train.add_argument(
+        "--or-resume", action="store_true", help="if --output holds a run of this recipe, go on with it (queued jobs)"
+    )
     train.add_argument("--stage", action="append", choices=STAGES, help="run this stage alone (may be repeated)")
     train.add_argument("--workers", type=int, default=0, metavar="N", help="0: in this process; N: on Ray")
     train.add_argument("--actors", type=int, default=2, metavar="N", help="rollout actors on Ray (default 2)")
@@ -107,8 +110,10 @@ def _train(options: argparse.Namespace) -> None:
     else:
         recipe = override(find_recipe(options.recipe), options.set)
         folder = RunFolder(options.output or Path("runs") / time.strftime(f"{recipe.name}-%Y%m%d-%H%M%S"))
-        if folder.recipe.exists():
+        if folder.recipe.exists() and not options.or_resume:
             raise InputError(f"{folder.root} holds a run already: --resume {folder.root}, or give another --output")
+        if folder.recipe.exists() and load_recipe(folder.recipe) != recipe:
+            raise InputError(f"{folder.root} holds a run of another recipe: see its recipe.json, or give another --output")
     _set_threads(options.threads)
     execution = Execution(
         workers=options.workers,

@@ -17,6 +17,7 @@ CHANGES = (
     "teacher.optimization.epochs=2",
     "teacher.optimization.batch_size=12",
     "student.canvases=[16, 32]",
+    "student.canvases_per_step=null",
     "student.photo_size=32",
     "student.optimization.epochs=2",
     "student.optimization.batch_size=12",

@@ -57,6 +57,21 @@ def test_resume_of_a_finished_run_trains_nothing(finished_run: Path, capsys: pyt
     assert "SketchyNetV2" in capsys.readouterr().out
 
 
+def test_a_queued_job_goes_on_with_its_own_run_alone(
+    finished_run: Path, recipe_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = finished_run / "student" / "final" / "network.safetensors"
+    before = weights.stat().st_mtime_ns
+    command = ["train", str(recipe_file), "--output", str(finished_run), "--track", "none"]
+    command += ["--cache", str(finished_run.parent / "cache")]
+    assert main(command) == 2
+    assert "holds a run already" in capsys.readouterr().err
+    assert main([*command, "--or-resume", "--set", "seed=1"]) == 2
+    assert "a run of another recipe" in capsys.readouterr().err
+    assert main([*command, "--or-resume"]) == 0
+    assert weights.stat().st_mtime_ns == before and "SketchyNetV2" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
