@@ -199,19 +199,19 @@ def recognition_sheet(rows: Sequence[Mapping[str, Any]], path: Path, columns: in
     if not rows:
         raise InputError("a recognition sheet needs at least one sketch; the test split has none")
     lines = -(-len(rows) // columns)
-    with _picture(path, 1.75 * columns, 2.55 * lines + 0.6, dpi=110) as figure:
+    with _picture(path, 1.75 * columns, 2.5 * lines + 0.8, dpi=110) as figure:
         figure.suptitle(title, x=0.012, ha="left", fontsize=15, fontweight="bold")
-        grid = figure.subplots(lines, columns, squeeze=False, gridspec_kw={"wspace": 0.06, "hspace": 0.55})
+        grid = figure.subplots(lines, columns, squeeze=False)
         for axes in grid.flat:
             axes.axis("off")
         for axes, row in zip(grid.flat, rows, strict=False):
             right = row["found"][0][0] == row["truth"]
             _image(axes, 255 - row["sketch"], GREEN if right else VERMILLION, 2.0)
             size = row["sketch"].shape[0]
-            axes.set_title(f"{row['truth']}  ·  {size} px", fontsize=8.5, pad=4, loc="center", color=INK)
+            axes.set_title(f"{row['truth']}\n{size} px", fontsize=8.5, pad=4, loc="center", color=INK)
             for place, (name, share) in enumerate(row["found"]):
                 colour = GREEN if name == row["truth"] else GREY
-                axes.text(0.0, -0.04 - 0.14 * place, f"{100 * share:.0f} %  {name}", transform=axes.transAxes,
+                axes.text(0.0, -0.04 - 0.115 * place, f"{100 * share:.0f} %  {name}", transform=axes.transAxes,
                           fontsize=8.5, va="top", color=colour, fontweight="bold" if place == 0 else "normal")
     return Path(path)
 

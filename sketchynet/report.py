@@ -175,7 +175,7 @@ def _recognised(task: Recognition, evaluation: Evaluation, folder: RunFolder) ->
                 "found": [(task.data.category_names[c], float(shares[c])) for c in first],
             }
         )
-    return rows
+    return rows[: max(8, len(rows) // 8 * 8)]  # whole lines
 
 
 def _sheet_rows(task: Retrieval, evaluation: Evaluation, folder: RunFolder) -> list[dict[str, Any]]:

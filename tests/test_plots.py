@@ -94,3 +94,16 @@ def test_training_curves_read_journal_rows(tmp_path: Path) -> None:
     assert {rgb(plots.BLUE), rgb(plots.VERMILLION)} <= colours(plots.training_curves(rows, tmp_path / "a.png"))
     with pytest.raises(InputError, match="at least two steps"):
         plots.training_curves(rows[:2], tmp_path / "b.png")
+
+
+def test_recognition_sheet_shows_what_was_found(tmp_path: Path) -> None:
+    sketch = np.zeros((32, 32), np.uint8)
+    sketch[8:24, 15:17] = 255
+    rows = [
+        {"sketch": sketch, "truth": "line", "found": [("line", 0.6), ("rake", 0.2), ("knife", 0.1)]},
+        {"sketch": sketch[::2, ::2], "truth": "The Eiffel Tower", "found": [("line", 0.6), ("knife", 0.3)]},
+    ]
+    path = plots.recognition_sheet(rows, tmp_path / "sheet.png", columns=2)
+    assert {FRAME_GREEN, (213, 94, 0)} <= colours(path)  # one right, one wrong
+    with pytest.raises(InputError, match="at least one sketch"):
+        plots.recognition_sheet([], tmp_path / "none.png")
