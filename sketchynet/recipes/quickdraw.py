@@ -53,7 +53,7 @@ def quickdraw() -> Recipe:
         ),
         student=StudentConfig(
             network=network,
-            # The steps lie close where accuracy still rises and half the FLOPs are to be met.
+            # The steps lie close where accuracy stops to rise.
             canvases=(48, 64, 80, 96, 128),
             canvases_per_step=2,
             optimization=optimization(10),
@@ -66,7 +66,7 @@ def quickdraw() -> Recipe:
             fold_epochs=8,
             views=3,
             cost_weights=(0.05, 0.1),
-            budget=0.46,
+            tolerated_loss=0.0,  # the cheapest policy that validation finds no worse than the largest canvas
             optimization=OptimizationConfig(
                 epochs=25, batch_size=64, learning_rate=3e-3, weight_decay=0.0, validate_every=5
             ),
