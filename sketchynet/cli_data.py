@@ -73,6 +73,12 @@ def _skip_bad(command: argparse.ArgumentParser) -> None:
 def _options(assignments: list[str], source: str) -> dict[str, Any]:
     from sketchynet.data.sources import FILE_SOURCES, check_options, options_of
 
+    values = _parsed(assignments)
+    check_options(source, values, options_of(source) if source in FILE_SOURCES else ())
+    return values
+
+
+def _parsed(assignments: list[str]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
@@ -82,7 +88,6 @@ def _options(assignments: list[str], source: str) -> dict[str, Any]:
             values[key] = json.loads(text)
         except json.JSONDecodeError:
             values[key] = text
-    check_options(source, values, options_of(source) if source in FILE_SOURCES else ())
     return values
 
 
@@ -134,21 +139,28 @@ def _prepare_recipe(options: argparse.Namespace) -> None:
 
 
 def _prepare_folder(options: argparse.Namespace) -> None:
+    from sketchynet.config import DataConfig
     from sketchynet.data.detection import detect
-    from sketchynet.data.prepare import prepare_files
-    from sketchynet.data.skips import Skips
-    from sketchynet.data.sources import list_source
+    from sketchynet.data.labelled_sources import LABELLED_OPTIONS, load_labelled
+    from sketchynet.data.sources import load_pairs
     from sketchynet.data_report import prepared_text
 
     found = detect(Path(options.what))
-    if not found.paired:
-        raise InputError(f"{found.folder}: {found.title} has no photos; prepare the recipe that trains on it")
-    if options.size < 8:
-        raise InputError(f"--size {options.size}: expected at least 8 pixels")
-    skips = Skips(allowed=options.skip_bad)
-    listing = list_source(found.source, found.folder, _options(options.option, found.source), skips)
-    pairs = prepare_files(listing, options.size, cache_dir=options.cache, workers=options.workers, skips=skips)
-    print(prepared_text(pairs))
+    data = DataConfig(source=found.source)
+    split = {"validation": data.validation, "seed": data.seed, "skip_bad": options.skip_bad, "cache_dir": options.cache}
+    if found.paired:
+        values = _options(options.option, found.source)
+        pairs = load_pairs(
+            found.source, root=found.folder, size=options.size, options=values, workers=options.workers, **split
+        )
+        print(prepared_text(pairs))
+    elif found.source in LABELLED_OPTIONS:
+        print(prepared_text(load_labelled(found.source, root=found.folder, options=_parsed(options.option), **split)))
+    else:
+        raise InputError(
+            f"{found.folder}: {found.title} is prepared in QuickDraw's form; write it with `sketchynet data convert "
+            f"{found.folder} TARGET`, then prepare TARGET"
+        )
 
 
 def _show(options: argparse.Namespace) -> None:

@@ -106,12 +106,12 @@ def fscoco_published(root: Path) -> Path:
     return root
 
 
-def tu_berlin_published(root: Path) -> Path:
-    """TU-Berlin as published: two categories of two drawings."""
+def tu_berlin_published(root: Path, count: int = 2) -> Path:
+    """TU-Berlin as published: two categories of `count` drawings."""
     for category in ("airplane", "zebra"):
-        for number in (1, 2):
+        for number in range(1, count + 1):
             svg(root / "svg" / category / f"{number}.svg")
-    text(root / "svg" / "filelist.txt", *(f"{c}/{n}.svg" for c in ("airplane", "zebra") for n in (1, 2)))
+    text(root / "svg" / "filelist.txt", *(f"{c}/{n}.svg" for c in ("airplane", "zebra") for n in range(1, count + 1)))
     return root
 
 

@@ -170,7 +170,23 @@ def test_prepare_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     arguments = ("prepare", root, "--size", 16, "--cache", tmp_path / "cache", "--workers", 1)
     assert "a1.svg: broken XML" in run(capsys, *arguments, status=2)
     printed = run(capsys, *arguments, "--skip-bad")
-    assert "5 photos" in printed and "5 sketches" in printed and "skipped: " in printed
+    assert "skipped: " in printed and "1 skipped because of bad input" in printed
+    photos = [int(line.split()[1]) for line in printed.splitlines() if " photos" in line and "sketches" in line]
+    assert len(photos) == 3 and sum(photos) == 5 and photos[2] > 0
+
+
+def test_prepare_drawings_without_photos(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """TU-Berlin goes by QuickDraw's form; a broken line is skipped, and told again when the cache is read."""
+    root = layouts.tu_berlin_published(tmp_path / "set", 6)
+    assert "then prepare TARGET" in run(capsys, "prepare", root, status=2)
+    run(capsys, "convert", root, tmp_path / "out")
+    with (tmp_path / "out" / "zebra.ndjson").open("ab") as file:
+        file.write(b"{broken\n")
+    arguments = ("prepare", tmp_path / "out", "--cache", tmp_path / "cache", "--option", "test=0.5")
+    assert "zebra.ndjson, line 7: broken JSON" in run(capsys, *arguments, status=2)
+    for _ in range(2):
+        printed = run(capsys, *arguments, "--skip-bad")
+        assert "2 categories, 12 drawings" in printed and "1 skipped because of bad input" in printed
 
 
 @pytest.mark.parametrize(
@@ -180,7 +196,7 @@ def test_prepare_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
         (["info", "SET", "--option", "fit"], "--option fit: expected KEY=VALUE"),
         (["info", "SET", "--option", "fit=1"], "option 'fit' is unknown to folder; it knows fit_photos, test"),
         (["show", "SET", "--count", "0"], "show at least 1"),
-        (["prepare", "SET", "--size", "4"], "--size 4: expected at least 8 pixels"),
+        (["prepare", "SET", "--size", "4"], "photo size 4: expected at least 8 pixels"),
         (["prepare", "nowhere"], "nowhere: not there"),
     ],
 )

@@ -32,6 +32,8 @@ def block_folder(parent: Path, name: str) -> Iterator[Path]:
     """The locked folder of blocks of the sets `name`; removed at the end unless an error leaves the block."""
     folder = parent / f".{name}.blocks"
     with _locked(folder):
+        for left in parent.glob(f".{name}-*"):  # of a process that was killed: whoever fills one holds the lock
+            shutil.rmtree(left, ignore_errors=True)
         yield folder
         shutil.rmtree(folder, ignore_errors=True)
 

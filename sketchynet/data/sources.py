@@ -72,6 +72,7 @@ def load_pairs(
     skip_bad: bool = False,
     cache_dir: Path | None = None,
     progress: bool = True,
+    workers: int | None = None,
 ) -> PairedSet:
     """The photos and drawings of a source, prepared once and then read from the cache.
 
@@ -79,7 +80,8 @@ def load_pairs(
     $SKETCHYNET_DATA; not needed for "procedural". size: side of the photos, pixels. validation: share of each
     category's training photos that becomes validation, chosen by `seed`; a source with a validation part of its
     own keeps that. options: of the source, see its reader. skip_bad: leave out bad files, counted and listed in the
-    notes, instead of raising at the first. cache_dir: see `sketchynet.data.cache.cache_folder`.
+    notes, instead of raising at the first. cache_dir: see `sketchynet.data.cache.cache_folder`. workers: processes
+    that read files, by default one a usable core.
     Raises InputError for an unknown source or option, a missing root, and whatever is wrong with the files.
     """
     options = dict(options or {})
@@ -92,7 +94,9 @@ def load_pairs(
         check_options(source, options, options_of(source))
         skips = Skips(allowed=skip_bad)
         listing = list_source(source, find_source(source, existing_root(source, root)), options, skips)
-        pairs = prepare_files(listing, size, cache_dir=cache_dir, progress=progress, skips=skips)
+        pairs = prepare_files(
+            listing, size, cache_dir=cache_dir, progress=progress, workers=workers, skips=skips
+        )
         pairs = split_pairs(pairs, validation=validation, test=test_share(source, options), seed=seed)
     else:
         known = ", ".join(("procedural", *FILE_SOURCES))
