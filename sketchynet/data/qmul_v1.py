@@ -169,16 +169,19 @@ def _read_row(
     id = f"{row['category']}/{row['split']}/{row['id']}"
     if id in known:
         raise InputError(f"{where}: {id} occurs a second time; give every photo one line")
-    path = _existing(table.parent / row["photo"], where, "photo")
+    path = _existing(table.parent, row["photo"], where, "photo")
     photo = PhotoFile(id, path, row["category"], SPLIT_NAMES.index(row["split"]))
     if not row["sketch"]:
         return photo, None
-    return photo, SketchFile(id, _existing(table.parent / row["sketch"], where, "sketch"), id)
+    return photo, SketchFile(id, _existing(table.parent, row["sketch"], where, "sketch"), id)
 
 
-def _existing(path: Path, where: str, what: str) -> Path:
+def _existing(folder: Path, name: str, where: str, what: str) -> Path:
+    path = folder / name
     if not path.is_file():
         raise InputError(f"{where}: {what} {path} does not exist; restore the file or remove the line")
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise InputError(f"{where}: {what} {path.resolve()} lies outside of {folder}; put the file itself there")
     return path
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,10 +30,12 @@ FLATNESS = 1 / 1000
 """Largest distance between a curve and the line segments in its place, as a fraction of the drawing's longer side:
 a quarter of a pixel on a 256-pixel canvas."""
 MAX_BYTES = 16 << 20
-MAX_ELEMENTS = 100_000
+MAX_ELEMENTS = 50_000
+MAX_SEGMENTS = 50_000
 MAX_DEPTH = 100
 MAX_POINTS = 1_000_000
-"""A file with more than any of these is refused."""
+"""A file with more than any of these is refused; a drawing of the Sketchy database has about 25 elements and 1,100
+segments of paths. svgelements takes some 20 µs and 1 KB for each segment."""
 WHITE = 245
 """A stroke whose channels are all at least this erases."""
 
@@ -113,10 +116,8 @@ def _color(color: Any) -> tuple[int, int, int] | None:
 
 def _subpaths(shape: Any) -> list[np.ndarray]:
     """The subpaths of a shape, each a chain of n >= 1 cubic Bézier curves (n, 4, 2); lines are straight ones."""
-    path = svgelements.Path(shape)
-    path.approximate_arcs_with_cubics()
     result: list[list[Any]] = [[]]
-    for segment in path:
+    for segment in _without_arcs(svgelements.Path(shape)):
         if isinstance(segment, svgelements.Move):
             result.append([])
             continue
@@ -133,6 +134,15 @@ def _subpaths(shape: Any) -> list[np.ndarray]:
         if isinstance(segment, svgelements.Close):
             result.append([])
     return [np.array(part, dtype=np.float64) for part in result if part]
+
+
+def _without_arcs(path: Any) -> Iterator[Any]:
+    """The segments, arcs as cubic curves. (`Path.approximate_arcs_with_cubics` takes quadratic time.)"""
+    for segment in path:
+        if isinstance(segment, svgelements.Arc):
+            yield from segment.as_cubic_curves()
+        else:
+            yield segment
 
 
 def _flatten(parts: list[np.ndarray], path: Path) -> list[np.ndarray]:
@@ -174,7 +184,7 @@ def _checked(path: Path) -> bytes:
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); restore it or leave it out") from error
     parser = expat.ParserCreate()
-    count = depth = 0
+    count = depth = segments = 0
 
     def refuse(fault: str) -> None:
         raise InputError(f"{path}, line {parser.CurrentLineNumber}: {fault}")
@@ -183,7 +193,7 @@ def _checked(path: Path) -> bytes:
         refuse(f"declares the entity {name!r}; save it again as a plain SVG, without entities")
 
     def start(name: str, attributes: dict[str, str]) -> None:
-        nonlocal count, depth
+        nonlocal count, depth, segments
         count, depth = count + 1, depth + 1
         if count > MAX_ELEMENTS:
             refuse(f"more than {MAX_ELEMENTS:,} elements; simplify the drawing or leave it out")
@@ -192,9 +202,12 @@ def _checked(path: Path) -> bytes:
         local = name.rpartition(":")[2]
         if local == "use":
             refuse("a `use` element; unlink the clones in a drawing program and save it again")
-        fault = _bad_data(local, attributes)
+        found, fault = _geometry(local, attributes)
+        segments += found
         if fault:
             refuse(f"the {fault} cannot be read; save it again from a drawing program")
+        if segments > MAX_SEGMENTS:
+            refuse(f"more than {MAX_SEGMENTS:,} segments of paths; simplify the drawing or leave it out")
 
     def end(_: str) -> None:
         nonlocal depth
@@ -208,20 +221,22 @@ def _checked(path: Path) -> bytes:
     return data
 
 
-def _bad_data(name: str, attributes: dict[str, str]) -> str:
-    """What is wrong with the geometry of an element; empty where nothing is."""
+def _geometry(name: str, attributes: dict[str, str]) -> tuple[int, str]:
+    """Segments that an element draws, and what is wrong with its geometry; empty where nothing is."""
     if name in ("polyline", "polygon"):
         rest, numbers = _NUMBER.subn(" ", attributes.get("points", ""))
-        return f"points of a {name}" if rest.strip(" \t\r\n,") or numbers % 2 else ""
+        return numbers // 2, f"points of a {name}" if rest.strip(" \t\r\n,") or numbers % 2 else ""
     if name != "path":
-        return ""
+        return 1, ""
     head, *parts = _COMMAND.split(attributes.get("d", ""))
     if head.strip() or (parts and parts[0] not in "Mm"):
-        return "data of a path (it does not begin with M)"
+        return 0, "data of a path (it does not begin with M)"
+    segments = 0
     for command, values in zip(parts[::2], parts[1::2], strict=True):
         rest, numbers = _NUMBER.subn(" ", _FLAGS.sub(r"\1 \2 \3 ", values) if command in "Aa" else values)
         arity = _ARITY[command.lower()]
         wrong = numbers != 0 if arity == 0 else numbers == 0 or numbers % arity != 0
         if wrong or rest.strip(" \t\r\n,"):
-            return f"data of a path ({command}{values[:40]!s})"
-    return ""
+            return segments, f"data of a path ({command}{values[:40]!s})"
+        segments += numbers // arity if arity else 1
+    return segments, ""

@@ -14,6 +14,7 @@ from sketchynet import InputError
 from sketchynet.data import TEST, TRAIN, load_pairs
 from sketchynet.data.prepare import prepare_files
 from sketchynet.data.qmul_v1 import drop_repeated_drawings, list_qmul_v1
+from sketchynet.data.skips import Skips
 from sketchynet.data.splits import carve_validation, find_leaks
 
 HEADER = "category,split,id,photo,sketch\n"
@@ -190,3 +191,13 @@ def test_real_set(data_root: Path, tmp_path: Path) -> None:
     assert pairs.category_names == ("chairs", "shoes")
     assert counted == {(0, 0): 176, (0, 1): 24, (0, 2): 97, (1, 0): 268, (1, 1): 36, (1, 2): 115}
     assert find_leaks(pairs.photo_ids, pairs.content, split) == pairs.leaks()
+
+
+def test_a_line_that_leads_out_of_the_folder(root: Path) -> None:
+    Image.new("RGB", (8, 8)).save(root / "outside.jpg")
+    table = root / "qmul_v1" / "pairs.csv"
+    table.write_text(table.read_text().replace("shoes/train/images/2.jpg", "../outside.jpg"))
+    with pytest.raises(InputError, match=r"pairs\.csv, line 3: photo .*outside\.jpg lies outside of"):
+        list_qmul_v1(root, {})
+    skips = Skips(allowed=True)
+    assert len(list_qmul_v1(root, {}, skips).photos) == 3 and skips.count == 1

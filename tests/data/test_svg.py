@@ -157,6 +157,9 @@ def test_absurd_sizes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(svg, "MAX_POINTS", 200)
     with pytest.raises(InputError, match="more than 200 points"):
         read_svg(path)
+    monkeypatch.setattr(svg, "MAX_SEGMENTS", 250)
+    with pytest.raises(InputError, match="line 1: more than 250 segments"):
+        read_svg(path)
     monkeypatch.setattr(svg, "MAX_ELEMENTS", 2)
     with pytest.raises(InputError, match="more than 2 elements"):
         read_svg(path)
