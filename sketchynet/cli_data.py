@@ -141,7 +141,7 @@ def _prepare_recipe(options: argparse.Namespace) -> None:
 def _prepare_folder(options: argparse.Namespace) -> None:
     from sketchynet.config import DataConfig
     from sketchynet.data.detection import detect
-    from sketchynet.data.labelled_sources import LABELLED_OPTIONS, load_labelled
+    from sketchynet.data.labelled_sources import load_labelled
     from sketchynet.data.sources import load_pairs
     from sketchynet.data_report import prepared_text
 
@@ -154,13 +154,8 @@ def _prepare_folder(options: argparse.Namespace) -> None:
             found.source, root=found.folder, size=options.size, options=values, workers=options.workers, **split
         )
         print(prepared_text(pairs))
-    elif found.source in LABELLED_OPTIONS:
-        print(prepared_text(load_labelled(found.source, root=found.folder, options=_parsed(options.option), **split)))
     else:
-        raise InputError(
-            f"{found.folder}: {found.title} is prepared in QuickDraw's form; write it with `sketchynet data convert "
-            f"{found.folder} TARGET`, then prepare TARGET"
-        )
+        print(prepared_text(load_labelled(found.source, root=found.folder, options=_parsed(options.option), **split)))
 
 
 def _show(options: argparse.Namespace) -> None:
