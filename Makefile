@@ -12,7 +12,7 @@ SANITIZED := build/sanitized
 export OMP_NUM_THREADS ?= 1
 export RAY_USAGE_STATS_ENABLED := 0
 
-.PHONY: demo test check lint sanitize clean
+.PHONY: demo test check lint sanitize tsan fuzz clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo
@@ -26,7 +26,7 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-check: test sanitize
+check: test sanitize tsan
 	$(BIN)/python -m pytest -q -m slow
 
 # The drawing tests again, over the extension built with the address and undefined-behaviour sanitizers.
@@ -43,6 +43,25 @@ sanitize: $(VENV)/.dev
 	LD_PRELOAD="$$($${CXX:-c++} -print-file-name=libasan.so) $$($${CXX:-c++} -print-file-name=libstdc++.so)" \
 		ASAN_OPTIONS=detect_leaks=0 SKETCHYNET_EXPECT_CORE=$(abspath $(SANITIZED)) PYTHONPATH=$(SANITIZED) \
 		$(BIN)/pytest -q tests/test_sketch.py tests/test_raster.py tests/test_simplify.py tests/ops/test_native.py
+
+# The fuzz corpus once more with several threads under the thread sanitizer.
+tsan: $(VENV)/.dev
+	$(BIN)/cmake -S . -B build/tsan -GNinja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja \
+		-DCMAKE_BUILD_TYPE=Release -DSKETCHYNET_FUZZ=ON -DSKETCHYNET_THREAD_SANITIZE=ON
+	$(BIN)/cmake --build build/tsan
+	build/tsan/raster_replay tests/raster_corpus/*
+
+# Coverage-guided fuzzing of the rasteriser with libFuzzer (Debian: apt-get install clang); what it finds lands in
+# build/fuzz, new inputs in build/fuzz/corpus.
+FUZZ_SECONDS ?= 900
+fuzz: $(VENV)/.dev
+	@command -v clang++ >/dev/null || { echo "make fuzz needs clang (Debian: apt-get install clang)"; exit 1; }
+	$(BIN)/cmake -S . -B build/fuzz -GNinja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja \
+		-DCMAKE_CXX_COMPILER=clang++ -DCMAKE_BUILD_TYPE=Release -DSKETCHYNET_FUZZ=ON -DSKETCHYNET_SANITIZE=ON
+	$(BIN)/cmake --build build/fuzz
+	mkdir -p build/fuzz/corpus
+	cd build/fuzz && ./raster_fuzz -max_total_time=$(FUZZ_SECONDS) -max_len=600 -timeout=20 -print_final_stats=1 \
+		corpus ../../tests/raster_corpus
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

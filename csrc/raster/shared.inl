@@ -39,8 +39,9 @@ public:
         left_ = c.level ? -kFar : c.left_x + (y - c.left_start) * c.slope + smaller(lean_, 0) - kMargin;
         right_ = c.level ? kFar : c.right_x + (y - c.right_start) * c.slope + greater(lean_, 0) + kMargin;
     }
-    int first() const { return static_cast<int>(greater(left_, low_) * (1.0f / kColumns)); }
-    int last() const { return static_cast<int>(smaller(right_, high_) * (1.0f / kColumns)); }
+    // Inside [low, high] in any case: the edges of a nearly level capsule cross a block far away.
+    int first() const { return static_cast<int>(smaller(greater(left_, low_), high_) * (1.0f / kColumns)); }
+    int last() const { return static_cast<int>(greater(smaller(right_, high_), low_) * (1.0f / kColumns)); }
     void next() { left_ += lean_, right_ += lean_; }
 
 private:
