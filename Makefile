@@ -60,7 +60,7 @@ fuzz: $(VENV)/.dev
 		-DCMAKE_CXX_COMPILER=clang++ -DCMAKE_BUILD_TYPE=Release -DSKETCHYNET_FUZZ=ON -DSKETCHYNET_SANITIZE=ON
 	$(BIN)/cmake --build build/fuzz
 	mkdir -p build/fuzz/corpus
-	cd build/fuzz && ./raster_fuzz -max_total_time=$(FUZZ_SECONDS) -max_len=600 -timeout=20 -print_final_stats=1 \
+	cd build/fuzz && ./raster_fuzz -max_total_time=$(FUZZ_SECONDS) -max_len=600 -timeout=300 -print_final_stats=1 \
 		corpus ../../tests/raster_corpus
 
 $(BIN)/python:

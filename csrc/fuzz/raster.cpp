@@ -20,7 +20,8 @@ namespace {
 
 constexpr std::size_t kMargin = 256;
 constexpr int kCopies = 3;
-constexpr std::size_t kMostPoints = 4096;
+// So that no input takes long under a sanitizer.
+constexpr std::size_t kMostPoints = 256, kMostSketches = 4;
 
 struct Drawings {
     std::vector<float> points;
@@ -53,7 +54,7 @@ bool read(const std::uint8_t* data, std::size_t length, Drawings& d) {
         const auto strokes = static_cast<std::int64_t>(d.stroke_offsets.size() - 1);
         if (strokes > d.sketch_offsets.back()) d.sketch_offsets.push_back(strokes);
     };
-    while (at < length && d.points.size() < 2 * kMostPoints) {
+    while (at < length && d.points.size() < 2 * kMostPoints && d.sketch_offsets.size() <= kMostSketches) {
         const std::uint8_t flags = data[at++];
         float xy[2];
         if (flags & 8) {
