@@ -35,6 +35,8 @@ from drawings import chair_strokes, random_batch
 from exact_coverage import exact_coverage
 
 SIZES = (32, 64, 128, 256)
+CHAIRS = 1000
+"""So many of ChairV2's drawings are the set that is measured."""
 OURS = "sketchynet"
 COLUMNS = f"{'':26} {'µs a sketch':>12} {'ratio to ours, median (min–max)':>34} {'MAE':>8} {'max':>6}"
 
@@ -49,6 +51,11 @@ def quickdraw_strokes(data: Path, count: int) -> SketchBatch:
     categories = [next(iter(stream_drawings(file))).sketches for file in files]
     places = ((category, i) for i in range(max(map(len, categories))) for category in categories)
     return SketchBatch.from_sketches([c[i] for c, i in places if i < len(c)][:count])
+
+
+def spread(batch: SketchBatch, count: int) -> SketchBatch:
+    """`count` drawings from all over the batch."""
+    return batch.select(np.unique(np.linspace(0, len(batch) - 1, count).round().astype(np.int64)))
 
 
 def find_peers() -> tuple[dict[str, Peer], dict[str, str]]:
@@ -97,7 +104,7 @@ def measure(
             repeats = 1 if turn == 0 else max(1, round(0.02 / max(times[name][0], 1e-4)))
             taken = seconds(lambda: [draw(batch, size, width) for _ in range(repeats)])  # noqa: B023  # called at once
             times[name].append(taken / repeats)
-    part = batch.select(np.linspace(0, len(batch) - 1, checked).round().astype(np.int64))
+    part = spread(batch, checked)
     exact = np.stack([exact_coverage(sketch, size, width) for sketch in part])
     rows = []
     for name, draw in drawers.items():
@@ -198,7 +205,7 @@ def main() -> int:
     sets = {"generated": random_batch(arguments.count, seed=0, strokes=10, points=21)}
     if arguments.data:
         sets = {
-            "ChairV2": chair_strokes(arguments.data, arguments.count),
+            "ChairV2": spread(chair_strokes(arguments.data, CHAIRS), arguments.count),
             "QuickDraw": quickdraw_strokes(arguments.data, arguments.count),
             **sets,
         }

@@ -178,6 +178,23 @@ def test_ink_outside_the_frame_is_clipped() -> None:
     assert (canvases[3][:, 0] > 0).all() and canvases[3][:, 1:].sum() == 0
 
 
+def test_denormals_and_repeated_points_are_dots() -> None:
+    tiny = batch_of([[[1e-45, 1e-42], [0, 0]]], [[[0.5, 0.5]] * 5], [[[0.5, 0.5], [0.5, 0.5 + 1e-7]]])
+    for size in (32, STRIP_SIZE):
+        dots = rasterize(batch_of([[[0, 0]]], [[[0.5, 0.5]]], [[[0.5, 0.5]]]), size, line_width=5)
+        assert difference(rasterize(tiny, size, line_width=5), dots) <= 1
+
+
+@pytest.mark.parametrize("size", [32, STRIP_SIZE])
+def test_a_million_points_in_one_sketch(size: int) -> None:
+    turn = np.linspace(0, 2 * np.pi * 50, 1_000_000)
+    points = np.stack([0.5 + 0.4 * np.cos(turn), 0.5 + 0.4 * np.sin(turn)], axis=1)
+    circle = points[: 1_000_000 // 50 + 1 : 100]
+    many, few = rasterize(batch_of([points], [circle]), size, line_width=3)
+    assert np.abs(many.astype(float) - few).mean() < 0.1
+    assert difference(many, few) <= 24
+
+
 def test_largest_canvas_is_drawn_in_bands_without_seams() -> None:
     batch = batch_of([[[0.4, 0.1], [0.4, 0.9]]])
     [canvas] = rasterize(batch, 2048, line_width=10)

@@ -23,7 +23,7 @@ def read(data: bytes) -> tuple[SketchBatch, int, np.ndarray]:
     sketches: list[list[list[tuple[float, float]]]] = [[]]
     erasers: list[list[bool]] = [[]]
     widths: list[float] = []
-    size = 8 + data[0] * data[0] // 128
+    size = 8 + data[0] * data[0] // 256
     at = 3
     fresh = True
     while at < len(data):
