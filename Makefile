@@ -32,8 +32,8 @@ check: test sanitize tsan
 # The drawing tests again, over the extension built with the address and undefined-behaviour sanitizers.
 # Leak detection is off: the interpreter itself never frees everything.
 sanitize: $(VENV)/.dev
-	rm -rf $(SANITIZED) && mkdir -p $(SANITIZED)/sketchynet
-	cp -r sketchynet/*.py $(SANITIZED)/sketchynet/
+	rm -rf $(SANITIZED) && mkdir -p $(SANITIZED)
+	cp -r sketchynet $(SANITIZED)/ && rm -f $(SANITIZED)/sketchynet/_core*.so
 	$(BIN)/cmake -S . -B $(SANITIZED)/cmake -GNinja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja \
 		-DCMAKE_BUILD_TYPE=Release -DSKETCHYNET_SANITIZE=ON \
 		-DCMAKE_LIBRARY_OUTPUT_DIRECTORY=$(abspath $(SANITIZED))/sketchynet \
@@ -42,7 +42,7 @@ sanitize: $(VENV)/.dev
 	$(BIN)/cmake --build $(SANITIZED)/cmake
 	LD_PRELOAD="$$($${CXX:-c++} -print-file-name=libasan.so) $$($${CXX:-c++} -print-file-name=libstdc++.so)" \
 		ASAN_OPTIONS=detect_leaks=0 SKETCHYNET_EXPECT_CORE=$(abspath $(SANITIZED)) PYTHONPATH=$(SANITIZED) \
-		$(BIN)/pytest -q tests/test_sketch.py tests/test_raster.py tests/test_simplify.py tests/ops/test_native.py
+		$(BIN)/pytest -q tests/test_sketch.py tests/test_raster.py tests/test_raster_corpus.py tests/test_simplify.py tests/ops/test_native.py
 
 # The fuzz corpus once more with several threads under the thread sanitizer.
 tsan: $(VENV)/.dev
