@@ -131,9 +131,8 @@ class Sketch:
     ) -> Sketch:
         """A sketch of arrays that were checked before, all together: checking again takes longer than reading."""
         sketch = object.__new__(cls)
-        sketch.__dict__.update(
-            points=points, stroke_offsets=stroke_offsets, id=id, widths=widths, erasers=erasers
-        )
+        fields = {"points": points, "stroke_offsets": stroke_offsets, "id": id, "widths": widths, "erasers": erasers}
+        object.__setattr__(sketch, "__dict__", fields)
         return sketch
 
     @property

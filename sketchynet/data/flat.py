@@ -122,9 +122,12 @@ class FlatSketches:
 
     def __getitem__(self, index: int) -> Sketch:
         """Drawing `index` (negative from the end); its points are a view of the file."""
-        if not -self._starts[-1] <= index < self._starts[-1]:
-            raise IndexError(f"{self.folder}: no drawing {index}; there are {len(self)}")
-        shard, row = self.locate(index if index >= 0 else index + self._starts[-1])
+        starts = self._starts
+        place = index if index >= 0 else index + starts[-1]
+        if not 0 <= place < starts[-1]:
+            raise IndexError(f"{self.folder}: no drawing {index}; there are {starts[-1]}")
+        shard = bisect_right(starts, place) - 1
+        row = place - starts[shard]
         maps = self.maps(shard)
         first, last = maps.stroke_at[row], maps.stroke_at[row + 1]
         begin, end = maps.point_at[first], maps.point_at[last]
