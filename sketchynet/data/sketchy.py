@@ -10,8 +10,8 @@ As published, unpacked side by side::
     info/invalid-context.txt, invalid-pose.txt
 
 and in the short form `photos/CATEGORY/PHOTO.jpg` with `sketches/CATEGORY/PHOTO-K.svg` or `.png`. SVG files are
-preferred. Drawings in one of the lists of wrong ones (also `sketches/CATEGORY/invalid.txt`, which comes with the
-SVG files) are left out and counted, erroneous ones always, the others by option. Without `info/testset.txt` there
+preferred. Drawings in the list of erroneous ones (also `sketches/CATEGORY/invalid.txt`, which comes with the SVG
+files) are left out and counted, those in the other lists by option. Without `info/testset.txt` there
 is no official split: a tenth of the photos of every category is tested on, chosen by seed.
 """
 
