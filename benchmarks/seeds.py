@@ -44,6 +44,9 @@ def hits(run: dict[str, Any], name: str) -> np.ndarray:
     right = (ranks == 1).astype(np.float64)
     if name == "full":
         return np.array([query["full_rank"] == 1 for query in queries], dtype=np.float64)
+    if name.startswith("direct@"):
+        canvas = run["canvases"].index(int(name[7:]))
+        return np.array([query["direct_ranks"][canvas] == 1 for query in queries], dtype=np.float64)
     if name == "v2":
         return right[np.arange(len(right)), [query["choice"] for query in queries]]
     if name.startswith("v1@"):
@@ -80,14 +83,16 @@ def table(runs: list[dict[str, Any]], names: list[str]) -> str:
         lines.append(f"| {' | '.join(cells)} | {accuracy.mean():.2f}{spread} | {five:.2f} |")
     lines += ["", f"| difference of Acc@1 | {' | '.join(names)} | pooled, points with 95 % interval |"]
     lines.append("|---" * (len(names) + 2) + "|")
-    claims = [("v2", f"v1@{largest}"), ("v2", "mixture"), ("v2", "shuffled"), (f"v1@{largest}", "full")]
+    best = f"v1@{largest}"
+    claims = [(best, f"direct@{largest}"), (best, "full"), ("v2", best), ("v2", "mixture"), ("v2", "shuffled")]
+    claims = [claim for claim in claims if set(claim) <= set(systems)]
     for first, second in claims:
         each = [f"{100 * (hits(run, first) - hits(run, second)).mean():+.2f}" for run in runs]
         value = pooled(runs, first, second)
         interval = f"{100 * value.value:+.2f} [{100 * value.low:+.2f}, {100 * value.high:+.2f}]"
         lines.append(f"| {first} − {second} | {' | '.join(each)} | {interval} |")
     saved = [
-        run["systems"][f"v1@{largest}"]["all"]["gflops"] / run["systems"]["v2"]["all"]["gflops"] for run in runs
+        run["systems"][best]["all"]["gflops"] / run["systems"]["v2"]["all"]["gflops"] for run in runs
     ]
     lines += ["", f"| | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
     lines.append(f"| FLOPs of v1@{largest} over those of v2 | {' | '.join(f'{s:.2f}×' for s in saved)} |")

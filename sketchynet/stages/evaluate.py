@@ -96,9 +96,11 @@ def evaluate(task: Task, folder: RunFolder, *, split: int = TEST, device: str = 
     student = read_embedder(folder.final("student")).to(device)
     ranks = task.ranks(student, split, student.canvases, photo_size)
     systems = [_full_system(task, folder, split, device)]
+    found = {"full_rank": systems[0].ranks[:, 0], "ranks": ranks}
     if folder.final("direct").exists():
         direct = read_embedder(folder.final("direct")).to(device)
-        systems += _fixed_systems("direct", direct, task.ranks(direct, split, direct.canvases, photo_size))
+        found["direct_ranks"] = task.ranks(direct, split, direct.canvases, photo_size)
+        systems += _fixed_systems("direct", direct, found["direct_ranks"])
     fixed = _fixed_systems("v1", student, ranks)
     systems += fixed
 
@@ -125,7 +127,7 @@ def evaluate(task: Task, folder: RunFolder, *, split: int = TEST, device: str = 
         "canvas_counts": np.bincount(choices, minlength=len(student.canvases)).tolist(),
         "systems": _all_figures(recipe, systems, task.scopes(sketches)),
         "differences": _differences(recipe, systems, student.canvases[-1]),
-        "queries": _queries(task, sketches, choices, ranks, systems[0].ranks[:, 0]),
+        "queries": _queries(task, sketches, choices, found),
     }
     return Evaluation(sketches, tuple(systems), choices, summary)
 
@@ -243,14 +245,16 @@ def _oracle(fixed: list[System], ranks: np.ndarray, sizes: tuple[int, ...]) -> S
 
 
 def _queries(
-    task: Task, sketches: np.ndarray, choices: np.ndarray, ranks: np.ndarray, full: np.ndarray
+    task: Task, sketches: np.ndarray, choices: np.ndarray, ranks: dict[str, np.ndarray]
 ) -> list[dict[str, Any]]:
+    """A record of every query: the truth, V2's choice, and every network's rank at each of its canvases."""
     ids = task.sketches.ids
     assert ids is not None  # the data of a task has them
+    listed = {name: values.tolist() for name, values in ranks.items()}
     return [
-        {"sketch": ids[i], **task.answer(int(i))}
-        | {"choice": int(choice), "ranks": [int(r) for r in row], "full_rank": int(f)}
-        for i, choice, row, f in zip(sketches, choices, ranks, full, strict=True)
+        {"sketch": ids[sketch], **task.answer(int(sketch)), "choice": int(choice)}
+        | {name: values[row] for name, values in listed.items()}
+        for row, (sketch, choice) in enumerate(zip(sketches, choices, strict=True))
     ]
 
 
