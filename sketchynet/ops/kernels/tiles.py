@@ -84,6 +84,14 @@ class Tuned:
         self._key, self._reset = list(key), list(reset)
         self._tuned: Any = None
 
+    def pin(self, number: int | None) -> None:
+        """Takes the blocks of that number without tuning; None tunes again."""
+        if number is None:
+            self.pinned = None
+        else:
+            chosen = self.configs[number]
+            self.pinned = chosen.kwargs | {"num_warps": chosen.num_warps, "num_stages": chosen.num_stages}
+
     @property
     def choices(self) -> list[dict[str, Any]]:
         """Every set of block sizes that may run."""

@@ -1,0 +1,180 @@
+"""Distance operators: correctness, speed and memory, and pictures of them, in one command.
+
+    python benchmarks/distance.py                       on the GPU if there is one, else on the CPU
+    python benchmarks/distance.py --check-only          correctness alone
+    python benchmarks/distance.py --small --device cpu  every step at tiny sizes, to try the script itself
+    python benchmarks/distance.py --plot ROWS.jsonl     pictures of rows measured elsewhere
+
+Needs torch, and on a GPU triton; neither Ray nor MLflow, nor an installed package (matplotlib for the pictures). Rivals
+run in turn in one process and a ratio is their time over ours, turn by turn. Rows go to benchmarks/results/, by device.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from measuring import Clock, Deadline, copy_rate, matmul_rate, read_rows, setting, show, write_rows
+
+import match_rank  # isort: skip
+import pairwise_distance  # isort: skip
+import relational_huber  # isort: skip
+
+from sketchynet.errors import InputError
+from sketchynet.ops.backend import interpreting
+
+OPERATORS = (relational_huber, match_rank, pairwise_distance)
+RESULTS = Path(__file__).resolve().parent / "results"
+
+
+def check(device: torch.device, small: bool) -> bool:
+    """Prints a line an operator and backend; False where one is wrong."""
+    right = True
+    backends = ["eager"] + (["triton"] if device.type == "cuda" or interpreting() else [])
+    for backend in backends:
+        for operator in OPERATORS:
+            start = time.monotonic()
+            try:
+                operator.check(device, backend, small=small)
+                verdict = "right"
+            except AssertionError as error:
+                verdict, right = f"WRONG: {error}", False
+            print(f"  {operator.NAME:<20} {backend:<8} {verdict}  ({time.monotonic() - start:.1f} s)", flush=True)
+    return right
+
+
+def pin_blocks(number: int | None) -> None:
+    """Takes each kernel's blocks of that number without tuning, or tunes again."""
+    from sketchynet.ops.kernels import hard_negatives, match_rank, nearest, pairwise_distance, relational_huber
+
+    for tuned in (
+        hard_negatives.negatives_tuned,
+        match_rank.count_tuned,
+        nearest.candidates_tuned,
+        pairwise_distance.distance_tuned,
+        relational_huber.huber_tuned,
+    ):
+        tuned.pin(None if number is None else min(number, len(tuned.configs) - 1))
+
+
+def measure(clock: Clock, small: bool) -> list[dict[str, Any]]:
+    """Rows of all operators, for as long as there is time."""
+    size = 64 if small else None
+    rates = {name: matmul_rate(clock, name, size) for name in ("fp32", "tf32", "bf16")}
+    rates["copy"] = copy_rate(clock, 1 << 12 if small else None)
+    print("ceilings: " + ", ".join(f"{n} {r / 1e12:.3g} TFLOP/s" for n, r in rates.items() if n != "copy"))
+    print(f"          copy {rates['copy'] / 1e12:.3g} TB/s read and written")
+    about = setting(clock.device)
+    found: list[dict[str, Any]] = []
+    for operator in OPERATORS:
+        for case, works in operator.cases(clock, small=small):
+            print(f"\n{operator.NAME} {', '.join(f'{k} {v}' for k, v in case.items() if k not in ('flops', 'bytes'))}")
+            try:
+                rows = clock.compare(works)
+            except Deadline as reached:
+                print(f"  {reached}: give more --minutes")
+                return found
+            unit = "bf16" if operator is match_rank and clock.device.type == "cuda" else case["arithmetic"]
+            for row in rows:
+                if "ms" in row:
+                    row["matmul_share"] = case["flops"] / (row["ms"] * 1e-3) / rates[unit]
+                    if "bytes" in case:
+                        row["bandwidth_share"] = case["bytes"] / (row["ms"] * 1e-3) / rates["copy"]
+                print(show(row), flush=True)
+                found.append({"operator": operator.NAME} | case | row | {"ceilings": rates} | about)
+    if clock.device.type == "cpu":
+        peak = match_rank.cpu_peak_bytes(2000 if small else 200_000)
+        print(f"\nmatch_rank on the CPU, 1,000 queries: {peak / 2**20:.0f} MB beside the embeddings")
+        for row in found:
+            if row["operator"] == match_rank.NAME and row["competitor"] == "sketchynet":
+                row["peak_bytes"] = peak
+    return found
+
+
+def plot(rows: list[dict[str, Any]], path: Path) -> bool:
+    """Times of every case, side by side; False where matplotlib is missing."""
+    try:
+        import matplotlib
+    except ImportError:
+        print("matplotlib is not installed: copy the rows elsewhere and draw them there with --plot")
+        return False
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    cases: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for row in rows:
+        if "ms" in row:
+            sizes = ", ".join(f"{k} = {row[k]:,}" for k in ("B", "G", "D", "Dt", "Ds") if k in row)
+            key = (row["operator"], f"{sizes}, {row['arithmetic']}" + (f", {row['kind']}" if "kind" in row else ""))
+            cases.setdefault(key, []).append(row)
+    figure, axes = plt.subplots(len(cases), 1, figsize=(8, 0.9 + 1.75 * len(cases)), squeeze=False, layout="constrained")
+    for axis, ((operator, sizes), some) in zip(axes[:, 0], cases.items(), strict=True):
+        names = [row["competitor"] for row in some]
+        times = [row["ms"] for row in some]
+        colours = ["#1f6f8b" if name.startswith("sketchynet") else "#b8c4cc" for name in names]
+        bars = axis.barh(names, times, color=colours)
+        spread = [[t - r["ms_p20"] for t, r in zip(times, some)], [r["ms_p80"] - t for t, r in zip(times, some)]]
+        axis.errorbar(times, names, xerr=spread, fmt="none", ecolor="black", elinewidth=0.8)
+        axis.bar_label(bars, [f" {t:.3g} ms" for t in times], fontsize=8)
+        axis.invert_yaxis()
+        axis.margins(x=0.15)
+        axis.set_title(f"{operator}  ({sizes})", fontsize=9, loc="left")
+        axis.tick_params(labelsize=8)
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[-1, 0].set_xlabel("milliseconds, median (bars: 20 % to 80 %)", fontsize=8)
+    figure.suptitle(f"{rows[0]['device']}, torch {rows[0]['torch']}", fontsize=10)
+    figure.savefig(path, dpi=130)
+    print(f"drawn: {path}")
+    return True
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", help="cuda or cpu (default: cuda if there is one)")
+    parser.add_argument("--check-only", action="store_true", help="correctness alone")
+    parser.add_argument("--small", action="store_true", help="tiny sizes, to try the script itself")
+    parser.add_argument("--rounds", type=int, default=11, help="timed turns (default 11)")
+    parser.add_argument("--minutes", type=float, default=8.0, help="start no further case after so long (default 8)")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the rows (default benchmarks/results)")
+    parser.add_argument("--plot", type=Path, metavar="ROWS", help="draw these rows and do nothing else")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    arguments = parse(argv)
+    if arguments.plot:
+        return 0 if plot(read_rows(arguments.plot), arguments.plot.with_suffix(".png")) else 1
+    device = torch.device(arguments.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise InputError("torch sees no CUDA device here: leave out --device, or choose --device cpu")
+    clock = Clock(device, rounds=arguments.rounds, until=time.monotonic() + 60 * arguments.minutes)
+    print(", ".join(f"{k} {v}" for k, v in setting(device).items() if v is not None))
+    print("correctness against float64:")
+    if device.type == "cuda":
+        pin_blocks(3)  # blocks that every shape takes: tuning is for what is timed
+    right = check(device, arguments.small)
+    if device.type == "cuda":
+        pin_blocks(None)
+    if arguments.check_only:
+        return 0 if right else 1
+    rows = measure(clock, arguments.small)
+    name = re.sub(r"[^a-z0-9]+", "-", rows[0]["device"].lower()).strip("-") if rows else "none"
+    path = arguments.out / f"distance-{name}.jsonl"
+    write_rows(path, rows)
+    print(f"\n{len(rows)} rows: {path}")
+    if rows:
+        plot(rows, path.with_suffix(".png"))
+    return 0 if right else 1
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except (InputError, FileNotFoundError) as error:
+        print(f"distance.py: {error}", file=sys.stderr)
+        sys.exit(2)
