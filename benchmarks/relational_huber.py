@@ -64,7 +64,7 @@ def cases(clock: Clock, *, small: bool) -> Iterator[tuple[dict[str, Any], dict[s
 
 def check(device: torch.device, backend: str, *, small: bool) -> None:
     """Against float64 with whole matrices; raises AssertionError."""
-    rows, canvases = (40, 2) if small else (700, 3)
+    rows, canvases = (40, 2) if small else (700, 3) if device.type == "cuda" else (200, 2)
     generator = torch.Generator().manual_seed(0)
     content = (torch.arange(rows) % (rows - 5)).to(device)
     different = content[:, None] != content[None, :]
@@ -76,10 +76,10 @@ def check(device: torch.device, backend: str, *, small: bool) -> None:
                 options: dict[str, Any] = {"weights": (1.0, 0.5, 2.0), "delta": 0.7, "normalize": normalize}
                 ours = [t.clone().requires_grad_() for t in (ss, sp)]
                 loss = relational_huber(ts, tp, *ours, content=content, backend=backend, **options)
-                (3.0 * loss).backward()
+                (3e4 * loss).backward()  # as a loss scale does: float16 would flush what one pair of so many does
                 exact = [t.double().requires_grad_() for t in (ss, sp)]
                 reference = relational_huber_eager(ts.double(), tp.double(), *exact, different, **options)
-                (3.0 * reference).backward()
+                (3e4 * reference).backward()
                 error = float(((loss.double() - reference) / reference).detach().abs())
                 assert error <= tolerance, f"{NAME} {name}: the loss is off by {error:.2e} of itself"
                 for mine, theirs in zip(ours, exact, strict=True):

@@ -142,6 +142,8 @@ def relational_panels(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The loss with the gradients of student_sketch (K, B, Ds) and student_photo, empty unless asked for.
 
+    All are float32 (float64 of float64): a loss scale that multiplies them later saves what float16 would flush.
+
     embeddings: teacher_sketch, teacher_photo (B, Dt), student_sketch (K, B, Ds), student_photo (B, Ds).
     """
     sum_distances: Callable[[Panel], Tensor] = distance_sums_eager
@@ -223,4 +225,4 @@ def relational_panels(
                 photo_gradient[first:last] += 2.0 * pulls.rows()[0]
                 if last < count:
                     photo_gradient[last:] += 2.0 * pulls.columns(last - first)
-    return _weighted(share, sums, 0), sketch_gradient.to(ss.dtype), photo_gradient.to(sp.dtype)
+    return _weighted(share, sums, 0), sketch_gradient, photo_gradient

@@ -112,12 +112,13 @@ def _(
     dtype = torch.float64 if student_photo.dtype == torch.float64 else torch.float32
     loss = student_photo.new_empty((), dtype=dtype)
     if gradients:
-        return loss, torch.empty_like(student_sketch), torch.empty_like(student_photo)
-    return loss, student_sketch.new_empty(0), student_photo.new_empty(0)
+        return loss, torch.empty_like(student_sketch, dtype=dtype), torch.empty_like(student_photo, dtype=dtype)
+    return loss, loss.new_empty(0), loss.new_empty(0)
 
 
 def _setup(ctx, inputs, output) -> None:
     _, sketch_gradient, photo_gradient = output
+    ctx.dtype = inputs[3].dtype
     ctx.save_for_backward(sketch_gradient, photo_gradient)
     ctx.mark_non_differentiable(sketch_gradient, photo_gradient)
 
@@ -127,8 +128,8 @@ def _backward(ctx, grad: Tensor, *_):
     return (
         None,
         None,
-        (grad * sketch_gradient).to(sketch_gradient.dtype),
-        (grad * photo_gradient).to(photo_gradient.dtype),
+        (grad * sketch_gradient).to(ctx.dtype),
+        (grad * photo_gradient).to(ctx.dtype),
         *(None,) * 6,
     )
 

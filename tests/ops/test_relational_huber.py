@@ -186,3 +186,13 @@ def test_reference_gradients() -> None:
     assert torch.autograd.gradcheck(
         lambda a, b: relational_huber_eager(ts, tp, a, b, different, normalize=True, delta=0.7), inputs
     )
+
+
+def test_a_loss_scale_saves_what_float16_would_flush() -> None:
+    generator = torch.Generator().manual_seed(6)
+    ts, tp, ss, sp = (torch.randn(60, 8, generator=generator).half() for _ in range(4))
+    ss.requires_grad_()
+    (65536.0 * relational_huber(ts, tp, ss, sp, weights=(0.0, 1e-3, 0.0))).backward()
+    exact = ss.detach().double().requires_grad_()
+    (65536.0 * relational_huber(ts.double(), tp.double(), exact, sp.double(), weights=(0.0, 1e-3, 0.0))).backward()
+    assert (ss.grad.double() - exact.grad).norm() <= 1e-3 * exact.grad.norm()

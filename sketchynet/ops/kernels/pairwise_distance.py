@@ -100,7 +100,6 @@ distance_tuned = Tuned(
     [
         config(8, 3, BM=128, BN=128, BK=64, GROUP=8),
         config(8, 4, BM=128, BN=128, BK=32, GROUP=8),
-        config(8, 3, BM=128, BN=256, BK=32, GROUP=8),
         config(4, 4, BM=64, BN=128, BK=32, GROUP=8),
         config(4, 4, BM=64, BN=64, BK=64, GROUP=8),
     ],
