@@ -50,7 +50,13 @@ def check(device: torch.device, small: bool) -> bool:
 
 def pin_blocks(number: int | None) -> None:
     """Takes each kernel's blocks of that number without tuning, or tunes again."""
-    from sketchynet.ops.kernels import hard_negatives, match_rank, nearest, pairwise_distance, relational_huber
+    from sketchynet.ops.kernels import (
+        hard_negatives,
+        match_rank,
+        nearest,
+        pairwise_distance,
+        relational_huber,
+    )
 
     for tuned in (
         hard_negatives.negatives_tuned,
@@ -118,7 +124,7 @@ def plot(rows: list[dict[str, Any]], path: Path) -> bool:
         times = [row["ms"] for row in some]
         colours = ["#1f6f8b" if name.startswith("sketchynet") else "#b8c4cc" for name in names]
         bars = axis.barh(names, times, color=colours)
-        spread = [[t - r["ms_p20"] for t, r in zip(times, some)], [r["ms_p80"] - t for t, r in zip(times, some)]]
+        spread = [[row["ms"] - row["ms_p20"] for row in some], [row["ms_p80"] - row["ms"] for row in some]]
         axis.errorbar(times, names, xerr=spread, fmt="none", ecolor="black", elinewidth=0.8)
         axis.bar_label(bars, [f" {t:.3g} ms" for t in times], fontsize=8)
         axis.invert_yaxis()

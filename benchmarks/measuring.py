@@ -77,8 +77,8 @@ class Clock:
             except (RuntimeError, NotImplementedError, torch.OutOfMemoryError) as error:
                 rows[name] = {"competitor": name, "failed": f"{type(error).__name__}: {str(error).splitlines()[0]}"}
         for _ in range(self.rounds):
-            for name in samples:
-                samples[name].append(self.milliseconds(competitors[name]))
+            for name, times in samples.items():
+                times.append(self.milliseconds(competitors[name]))
         first = next(iter(competitors))
         for name, times in samples.items():
             ratios = sorted(t / own for t, own in zip(times, samples.get(first, times), strict=True))

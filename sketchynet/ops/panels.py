@@ -30,30 +30,34 @@ class Panel:
     """int64 (C,)."""
     square: int
     """Columns from here on count twice: their pairs stand for both orders."""
+    norms: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
+    """Squared norms, of the four above in their order; the kernels use them."""
 
 
 @dataclass(frozen=True)
 class Scales:
-    """Scalars on the device, so that nothing waits for them: distances are multiplied by 1 / unit."""
+    """Tensors are scalars on the device, so that nothing waits for them.
+
+    Gradients are taken times the number of pairs and divided by it in the end: half precision could not hold them.
+    """
 
     teacher: Tensor
+    """1 / unit of the teacher's distances."""
     student: Tensor
-    share: Tensor
-    """Weight of the relation over its number of pairs."""
+    share: float
+    """Weight of the relation, over the canvases."""
     through_unit: Tensor
-    """∂L/∂d by way of the student's unit, for each distance of the pn relation."""
-    pair: Tensor
-    """1 / number of pairs: the size of the two above, which half precision could not hold."""
+    """∂L/∂d by way of the student's unit, for each distance of the pn relation, times pairs."""
 
 
 class Pull(Protocol):
-    """The gradient of a panel's loss."""
+    """The gradient of a panel's loss, times pairs."""
 
-    def rows(self) -> Tensor:
-        """Of the rows: (K, R, Ds)."""
+    def add_rows(self, into: Tensor, times: float = 1.0) -> None:
+        """Adds that of the rows to (K, R, Ds)."""
 
-    def columns(self, first: int = 0) -> Tensor:
-        """Of the columns from `first` on: (C - first, Ds)."""
+    def add_columns(self, into: Tensor, first: int = 0, times: float = 1.0) -> None:
+        """Adds that of the columns from `first` on to (C - first, Ds)."""
 
 
 class DifferencePull:
@@ -62,21 +66,19 @@ class DifferencePull:
     def __init__(self, panel: Panel, grad: Tensor, distance: Tensor) -> None:
         self._panel, self._grad, self._distance = panel, grad, distance
 
-    def rows(self) -> Tensor:
-        found = [
-            distance_gradients(grad, rows, self._panel.student_columns, distance, of_y=False)[0]
-            for grad, rows, distance in zip(self._grad, self._panel.student, self._distance, strict=True)
-        ]
-        return torch.stack([f for f in found if f is not None])
+    def add_rows(self, into: Tensor, times: float = 1.0) -> None:
+        canvases = zip(into, self._grad, self._panel.student, self._distance, strict=True)
+        for part, grad, rows, distance in canvases:
+            found = distance_gradients(grad, rows, self._panel.student_columns, distance, of_y=False)[0]
+            assert found is not None
+            part.add_(found, alpha=times)
 
-    def columns(self, first: int = 0) -> Tensor:
+    def add_columns(self, into: Tensor, first: int = 0, times: float = 1.0) -> None:
         columns = self._panel.student_columns[first:]
-        total = torch.zeros_like(columns)
         for grad, rows, distance in zip(self._grad, self._panel.student, self._distance, strict=True):
             found = distance_gradients(grad[:, first:], rows, columns, distance[:, first:], of_x=False)[1]
-            if found is not None:
-                total += found
-        return total
+            assert found is not None
+            into.add_(found, alpha=times)
 
 
 def distance_sums_eager(panel: Panel) -> Tensor:
@@ -127,10 +129,6 @@ def _own_photo(
     return sums, apart * pull[..., None]
 
 
-def _weighted(shares: list[Tensor], sums: list[Tensor], which: int) -> Tensor:
-    return torch.stack([share * found[which] for share, found in zip(shares, sums, strict=True)]).sum()
-
-
 def relational_panels(
     embeddings: tuple[Tensor, ...],
     content: Tensor,
@@ -148,10 +146,15 @@ def relational_panels(
     """
     sum_distances: Callable[[Panel], Tensor] = distance_sums_eager
     huber_panel: Callable[[Panel, Scales, float, bool], tuple[Tensor, Pull | None]] = huber_panel_eager
+    norms: tuple[Tensor, ...] | None = None
     if triton:
+        from sketchynet.ops.kernels.pairwise_distance import squared_norms
         from sketchynet.ops.kernels.relational_huber import distance_sums_triton, huber_panel_triton
+        from sketchynet.ops.kernels.tiles import rows_in_place
 
         sum_distances, huber_panel = distance_sums_triton, huber_panel_triton
+        embeddings = tuple(rows_in_place(t) for t in embeddings)
+        norms = tuple(squared_norms(t) for t in embeddings)
     else:
         embeddings = tuple(accumulating(t) for t in embeddings)
     ts, tp, ss, sp = embeddings
@@ -161,68 +164,72 @@ def relational_panels(
     ordered = content.sort().values
     content, behind = torch.searchsorted(ordered, content), torch.searchsorted(ordered, content, right=True)
     different = (count * count - (behind - content).sum()).to(dtype)
+    pair = 1.0 / different.clamp(min=1.0)
     one, zero = torch.ones((), dtype=dtype, device=device), torch.zeros((), dtype=dtype, device=device)
-    negatives = different.clamp(min=1.0)
-    share = [
-        one * (relation_weights[0] / (canvases * count)),
-        relation_weights[1] / (canvases * negatives),
-        relation_weights[2] / negatives,
-    ]
-    elements = sum(t.numel() for t in embeddings)
-    rows = max(128, elements // (2 * max(1, canvases) * count) // 128 * 128)
+    own_share, cross_share = relation_weights[0] / (canvases * count), relation_weights[1] / canvases
+    # As few panels as have together no more elements than the arguments.
+    panels = -(-canvases * count * count // sum(t.numel() for t in embeddings))
+    rows = max(128, -(-count // (panels * 128)) * 128)
 
     def photo_panels() -> Iterator[tuple[int, int, Panel]]:
         for first in range(0, count, rows):
             last = min(first + rows, count)
+            some = None
+            if norms is not None:
+                some = norms[1][first:last], norms[1][first:], norms[3][None, first:last], norms[3][first:]
             yield first, last, Panel(
                 tp[first:last], sp[None, first:last], tp[first:], sp[first:], content[first:last], content[first:],
-                last - first,
+                last - first, some,
             )  # fmt: skip
 
-    units = [one, one]
+    units = (one, one)
     if normalize:
         total = torch.zeros(2, dtype=dtype, device=device)
         for _, _, panel in photo_panels():
             total += sum_distances(panel)
-        means = torch.where(different > 0, total / negatives, 1.0).clamp(min=torch.finfo(dtype).tiny)
-        units = [1.0 / means[0], 1.0 / means[1]]
-    scales = [Scales(units[0], units[1], s, zero, 1.0 / negatives) for s in share]
+        means = torch.where(different > 0, total * pair, 1.0).clamp(min=torch.finfo(dtype).tiny)
+        units = (1.0 / means[0], 1.0 / means[1])
 
     sketch_gradient = torch.zeros(ss.shape if gradients else (0,), dtype=dtype, device=device)
     photo_gradient = torch.zeros(sp.shape if gradients else (0,), dtype=dtype, device=device)
     own, pull = _own_photo(
-        (accumulating(ts), accumulating(tp)), (accumulating(ss), accumulating(sp)), scales[0], delta, gradients
-    )
-    sums = [own, torch.zeros_like(own), torch.zeros_like(own)]
-    if pull is not None:
-        sketch_gradient += pull
-        photo_gradient -= pull.sum(dim=0)
-
+        (accumulating(ts), accumulating(tp)), (accumulating(ss), accumulating(sp)), Scales(*units, own_share, zero),
+        delta, gradients,
+    )  # fmt: skip
+    cross, among = torch.zeros_like(own), torch.zeros_like(own)
     if relation_weights[1] != 0:
+        scales = Scales(*units, cross_share, zero)
         for first in range(0, count, rows):
             part = slice(first, first + rows)
-            panel = Panel(ts[part], ss[:, part], tp, sp, content[part], content, count)
-            found, pulls = huber_panel(panel, scales[1], delta, gradients)
-            sums[1] = sums[1] + found
+            some = None if norms is None else (norms[0][part], norms[1], norms[2][:, part], norms[3])
+            panel = Panel(ts[part], ss[:, part], tp, sp, content[part], content, count, some)
+            found, pulls = huber_panel(panel, scales, delta, gradients)
+            cross += found
             if pulls is not None:
-                sketch_gradient[:, part] += pulls.rows()
-                photo_gradient += pulls.columns()
+                pulls.add_rows(sketch_gradient[:, part])
+                pulls.add_columns(photo_gradient)
     if normalize and gradients and relation_weights[2] != 0:
         # What the student's unit does to the loss needs every sum, before the last gradient is taken.
         for _, _, panel in photo_panels():
-            sums[2] = sums[2] + huber_panel(panel, scales[2], delta, False)[0]
-    by_unit = _weighted(share, sums, 1) * units[1].square()
-    through = torch.where(different > 0, by_unit / negatives, 0.0) if normalize else zero
+            among += huber_panel(panel, Scales(*units, relation_weights[2], zero), delta, False)[0]
+    through = zero
+    if normalize:
+        by_unit = own_share * own[1] + (cross_share * cross[1] + relation_weights[2] * among[1]) * pair
+        through = torch.where(different > 0, by_unit * units[1].square(), 0.0)
     if relation_weights[2] != 0 or (normalize and gradients):
-        scale = Scales(units[0], units[1], share[2], through, 1.0 / negatives)
-        sums[2] = torch.zeros_like(own)
+        scales = Scales(*units, relation_weights[2], through)
+        among = torch.zeros_like(own)
         for first, last, panel in photo_panels():
-            found, pulls = huber_panel(panel, scale, delta, gradients)
-            sums[2] = sums[2] + found
+            found, pulls = huber_panel(panel, scales, delta, gradients)
+            among += found
             if pulls is not None:
                 # The relation is symmetric and both orders count: a row is pulled twice by every column, and a
                 # column past the panel's square likewise by every row.
-                photo_gradient[first:last] += 2.0 * pulls.rows()[0]
+                pulls.add_rows(photo_gradient[None, first:last], times=2.0)
                 if last < count:
-                    photo_gradient[last:] += 2.0 * pulls.columns(last - first)
-    return _weighted(share, sums, 0), sketch_gradient, photo_gradient
+                    pulls.add_columns(photo_gradient[last:], last - first, times=2.0)
+    loss = own_share * own[0] + (cross_share * cross[0] + relation_weights[2] * among[0]) * pair
+    if pull is not None:
+        sketch_gradient.mul_(pair).add_(pull)
+        photo_gradient.mul_(pair).sub_(pull.sum(dim=0))
+    return loss, sketch_gradient, photo_gradient

@@ -9,8 +9,8 @@ while it lies in the cache, and never again: nothing of size B² exists, forward
 multiplies by its factor. A panel of weights w = ∂L/∂d / d gives the gradient of rows x towards rows y as a row sum of
 w times x less a product w·y.
 
-Memory beside the arguments: the gradients, (K + 1)·B·Ds, and panels of at most half as many elements as the
-arguments have (or 128 rows), so O(B·D).
+Memory beside the arguments: the gradients, (K + 1)·B·Ds in float32, and panels of about as many elements as the
+arguments have (or 128 rows), so O(K·B·D).
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ KERNELS: dict[str, tuple[Any, Any, dict[str, str], dict[str, Any]]] = {
         relational_huber.huber_tuned,
         {name: H for name in ("t_rows", "t_columns", "s_rows", "s_columns", "weights")}
         | {name: F for name in ("t_norms", "t_norms_columns", "s_norms", "s_norms_columns", "scales", "sums")}
-        | {"content": I, "content_columns": I, "delta": "fp32", "floor": "fp32"},
+        | {"content": I, "content_columns": I, "delta": "fp32", "share": "fp32", "floor": "fp32"},
         {"LOSS": True, "STORE": True, "EVEN": True, "T_PRECISION": "tf32", "S_PRECISION": "tf32", "SIZE": 1},
     ),
     "count": (

@@ -16,8 +16,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from sketchynet.ops.kernels.pairwise_distance import squared_norms
-from sketchynet.ops.kernels.tiles import Tuned, config, dot_tile, precision_of, rows_in_place, size_class
+from sketchynet.ops.kernels.tiles import Tuned, config, dot_tile, precision_of, size_class
 from sketchynet.ops.pairwise_distance import product_error
 from sketchynet.ops.panels import Panel, Scales
 
@@ -29,12 +28,13 @@ def huber_kernel(
     t_norms, t_norms_columns,  # float32 (R,), (C,): squared
     s_norms, s_norms_columns,  # float32 (K, R), (C,)
     content, content_columns,  # int32 (R,), (C,)
-    scales,  # float32 (4,): 1 / unit of teacher and of student, weight of a pair and ∂L/∂d through the unit, times pairs
+    scales,  # float32 (3,): 1 / unit of teacher and of student, ∂L/∂d through the unit, times pairs
     sums,  # float32 (tiles, 2): Huber's loss and h'·d, or the distances of teacher and student
     weights,  # (K, R, C), written where STORE
     R, C, K, Dt, Ds, square,  # columns from `square` on count twice
     stride_t, stride_tc, stride_k, stride_s, stride_sc,
-    delta, floor,  # d² below floor · (|x|² + |y|²) is rounding: weights are bounded there
+    delta, share,  # share: weight of the relation
+    floor,  # d² below floor · (|x|² + |y|²) is rounding: weights are bounded there
     LOSS: tl.constexpr,  # else sums of distances
     STORE: tl.constexpr, EVEN: tl.constexpr, T_PRECISION: tl.constexpr, S_PRECISION: tl.constexpr,
     SIZE: tl.constexpr,  # class of sizes, for tuning alone
@@ -57,7 +57,7 @@ def huber_kernel(
     size = tl.load(t_norms + row)[:, None] + tl.load(t_norms_columns + column)[None, :]
     target = tl.sqrt(tl.maximum(size - 2.0 * product, 0.0))
     t_scale, s_scale = tl.load(scales), tl.load(scales + 1)
-    share, through = tl.load(scales + 2), tl.load(scales + 3)
+    through = tl.load(scales + 2)
     first_sum = 0.0
     second_sum = 0.0
     if LOSS:
@@ -106,10 +106,16 @@ huber_tuned = Tuned(
 )
 
 
-def _launch(panel: Panel, scales: Tensor, delta: float, *, loss: bool, store: bool) -> tuple[Tensor, Tensor]:
+def _launch(
+    panel: Panel, scales: Tensor, delta: float, share: float, *, loss: bool, store: bool
+) -> tuple[Tensor, Tensor]:
     """Sums (2,) float32 and weights (K, R, C), empty unless stored."""
-    teacher, teacher_columns = rows_in_place(panel.teacher), rows_in_place(panel.teacher_columns)
-    student, student_columns = rows_in_place(panel.student), rows_in_place(panel.student_columns)
+    teacher, teacher_columns, student, student_columns = (
+        panel.teacher, panel.teacher_columns, panel.student, panel.student_columns,
+    )  # fmt: skip
+    norms = panel.norms
+    if norms is None:
+        raise ValueError("the kernels need the squared norms of the panel")
     (canvases, rows, width), columns = student.shape, len(student_columns)
     # Room for the tiles of the smallest blocks; those of bigger ones leave the rest at zero.
     tiles = max(triton.cdiv(rows, m["BM"]) * triton.cdiv(columns, m["BN"]) for m in huber_tuned.choices)
@@ -118,11 +124,11 @@ def _launch(panel: Panel, scales: Tensor, delta: float, *, loss: bool, store: bo
     huber_tuned.launch(
         lambda meta: (triton.cdiv(rows, meta["BM"]) * triton.cdiv(columns, meta["BN"]),),
         teacher, teacher_columns, student, student_columns,
-        squared_norms(teacher), squared_norms(teacher_columns), squared_norms(student), squared_norms(student_columns),
+        norms[0], norms[1], norms[2].contiguous(), norms[3],
         panel.content.int(), panel.content_columns.int(), scales, sums, weights,
         rows, columns, canvases, teacher.shape[1], width, panel.square,
         teacher.stride(0), teacher_columns.stride(0), student.stride(0), student.stride(1), student_columns.stride(0),
-        delta, product_error(width, student.dtype),
+        delta, share, product_error(width, student.dtype),
         LOSS=loss, STORE=store, EVEN=teacher.shape[1] % 64 == 0 and width % 64 == 0,
         T_PRECISION=precision_of(teacher.dtype), S_PRECISION=precision_of(student.dtype),
         SIZE=size_class(rows, columns),
@@ -133,42 +139,40 @@ def _launch(panel: Panel, scales: Tensor, delta: float, *, loss: bool, store: bo
 class WeightPull:
     """The gradient of a panel's loss as matrix products of its weights (K, R, C)."""
 
-    def __init__(self, panel: Panel, weights: Tensor, pair: Tensor) -> None:
-        self._panel, self._weights, self._pair = panel, weights, pair
+    def __init__(self, panel: Panel, weights: Tensor) -> None:
+        self._panel, self._weights = panel, weights
 
-    def rows(self) -> Tensor:
-        """Of the rows: float32 (K, R, Ds)."""
-        rows, columns, weights = self._panel.student, self._panel.student_columns, self._weights
-        pushed = weights.sum(dim=2, keepdim=True, dtype=torch.float32) * rows
-        flat = weights.reshape(-1, weights.shape[2])
-        return subtract_product(pushed.reshape(-1, rows.shape[2]), flat, columns).reshape(rows.shape).mul_(self._pair)
+    def add_rows(self, into: Tensor, times: float = 1.0) -> None:
+        rows, columns = self._panel.student, self._panel.student_columns
+        into.addcmul_(self._weights.sum(dim=2, keepdim=True, dtype=torch.float32), rows, value=times)
+        for part, weights in zip(into, self._weights, strict=True):
+            subtract_product(part, weights, columns, times)
 
-    def columns(self, first: int = 0) -> Tensor:
-        """Of the columns from `first` on: float32 (C - first, Ds)."""
+    def add_columns(self, into: Tensor, first: int = 0, times: float = 1.0) -> None:
         rows, columns = self._panel.student, self._panel.student_columns[first:]
-        flat = self._weights.reshape(-1, self._weights.shape[2])[:, first:]
-        pushed = flat.sum(dim=0, dtype=torch.float32)[:, None] * columns
-        return subtract_product(pushed, flat.T, rows.reshape(-1, rows.shape[2])).mul_(self._pair)
+        for weights, drawn in zip(self._weights[:, :, first:], rows, strict=True):
+            into.addcmul_(weights.sum(dim=0, dtype=torch.float32)[:, None], columns, value=times)
+            subtract_product(into, weights.T, drawn, times)
 
 
-def subtract_product(total: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """total - a @ b, float32, summed in float32 where the device can."""
+def subtract_product(total: Tensor, a: Tensor, b: Tensor, times: float) -> None:
+    """total -= times · a @ b, summed in float32 where the device can."""
     if a.dtype == torch.float32:
-        return total.addmm_(a, b, alpha=-1.0)
-    if a.is_cuda and hasattr(torch.ops.aten.mm, "dtype"):
-        return total.sub_(torch.mm(a, b, out_dtype=torch.float32))
-    return total.sub_(a @ b)
+        total.addmm_(a, b, alpha=-times)
+    elif a.is_cuda and hasattr(torch.ops.aten.mm, "dtype"):
+        total.sub_(torch.mm(a, b, out_dtype=torch.float32), alpha=times)
+    else:
+        total.sub_(a @ b, alpha=times)
 
 
 def distance_sums_triton(panel: Panel) -> Tensor:
     """As `distance_sums_eager`."""
-    scales = torch.ones(4, dtype=torch.float32, device=panel.student.device)
-    return _launch(panel, scales, 1.0, loss=False, store=False)[0]
+    scales = torch.ones(3, dtype=torch.float32, device=panel.student.device)
+    return _launch(panel, scales, 1.0, 1.0, loss=False, store=False)[0]
 
 
 def huber_panel_triton(panel: Panel, scales: Scales, delta: float, gradients: bool) -> tuple[Tensor, WeightPull | None]:
     """As `huber_panel_eager`, of float32, bfloat16 or float16 embeddings."""
-    pair = scales.pair
-    scalars = torch.stack([scales.teacher, scales.student, scales.share / pair, scales.through_unit / pair])
-    sums, weights = _launch(panel, scalars, delta, loss=True, store=gradients)
-    return sums, WeightPull(panel, weights, pair) if gradients else None
+    scalars = torch.stack([scales.teacher, scales.student, scales.through_unit])
+    sums, weights = _launch(panel, scalars, delta, scales.share, loss=True, store=gradients)
+    return sums, WeightPull(panel, weights) if gradients else None
