@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from measuring import Clock, Deadline, copy_rate, matmul_rate, read_rows, setting, show, write_rows
+from measuring import FAILURES, Clock, Deadline, copy_rate, matmul_rate, read_rows, setting, show, write_rows
 
 import match_rank  # isort: skip
 import pairwise_distance  # isort: skip
@@ -44,6 +44,8 @@ def check(device: torch.device, small: bool) -> bool:
                 verdict = "right"
             except AssertionError as error:
                 verdict, right = f"WRONG: {error}", False
+            except FAILURES as error:
+                verdict, right = f"FAILED: {type(error).__name__}: {error}", False
             print(f"  {operator.NAME:<20} {backend:<8} {verdict}  ({time.monotonic() - start:.1f} s)", flush=True)
     return right
 
@@ -85,9 +87,11 @@ def measure(clock: Clock, small: bool) -> list[dict[str, Any]]:
             except Deadline as reached:
                 print(f"  {reached}: give more --minutes")
                 return found
-            unit = "bf16" if operator is match_rank and clock.device.type == "cuda" else case["arithmetic"]
+            # Float32 ranks on a GPU are three products in bfloat16; the rivals' one is in TF32.
+            split = operator is match_rank and clock.device.type == "cuda" and case["arithmetic"] == "fp32"
+            unit = "bf16" if split else case["arithmetic"]
             for row in rows:
-                if "ms" in row:
+                if "ms" in row and not (split and not row["competitor"].startswith("sketchynet")):
                     row["matmul_share"] = case["flops"] / (row["ms"] * 1e-3) / rates[unit]
                     if "bytes" in case:
                         row["bandwidth_share"] = case["bytes"] / (row["ms"] * 1e-3) / rates["copy"]
@@ -175,7 +179,8 @@ def main(argv: list[str] | None = None) -> int:
     print(f"\n{len(rows)} rows: {path}")
     if rows:
         plot(rows, path.with_suffix(".png"))
-    return 0 if right else 1
+    failed = [row for row in rows if "failed" in row and row["competitor"].startswith("sketchynet")]
+    return 0 if right and not failed else 1
 
 
 if __name__ == "__main__":

@@ -16,8 +16,8 @@ from torch import Tensor
 from sketchynet.ops import match_rank, nearest
 
 NAME = "match_rank"
-CHUNK = 1 << 26
-"""Distances that the rivals hold at once: 256 MB of float32."""
+CHUNK = {"cpu": 1 << 24, "cuda": 1 << 30}
+"""Distances that the rivals hold at once: 64 MB of float32 on the CPU; 4 GB on a GPU, so that they fill it."""
 
 
 def _by_distance(distance: Tensor, target: Tensor) -> Tensor:
@@ -25,7 +25,7 @@ def _by_distance(distance: Tensor, target: Tensor) -> Tensor:
 
 
 def by_cdist(queries: Tensor, gallery: Tensor, target: Tensor) -> Tensor:
-    rows = max(1, CHUNK // len(gallery))
+    rows = max(1, CHUNK[gallery.device.type] // len(gallery))
     parts = range(0, len(queries), rows)
     wide = gallery.float()
     return torch.cat(
@@ -40,14 +40,14 @@ def _half_distance(queries: Tensor, gallery: Tensor, half: Tensor, target: Tenso
 def by_product(queries: Tensor, gallery: Tensor, target: Tensor, step: Any = _half_distance) -> Tensor:
     """Ranks by a matrix product, comparisons inside its rounding left as they fall."""
     half = 0.5 * torch.linalg.vector_norm(gallery, dim=1, dtype=torch.float32).square()
-    rows = max(1, CHUNK // len(gallery))
+    rows = max(1, CHUNK[gallery.device.type] // len(gallery))
     parts = range(0, len(queries), rows)
     return torch.cat([step(queries[i : i + rows], gallery, half, target[i : i + rows]) for i in parts])
 
 
 def product_alone(queries: Tensor, gallery: Tensor) -> None:
     """The matrix product that no method can do without."""
-    rows = max(1, CHUNK // len(gallery))
+    rows = max(1, CHUNK[gallery.device.type] // len(gallery))
     for i in range(0, len(queries), rows):
         torch.mm(queries[i : i + rows], gallery.T)
 

@@ -22,6 +22,14 @@ sys.path.insert(0, str(ROOT))  # an uninstalled checkout measures itself: a bare
 Work = Callable[[], Any]
 
 
+FAILURES: tuple[type[Exception], ...] = (RuntimeError, ValueError, TypeError, ImportError)
+"""What a case may end in on a device or with versions that lack something; it is told, and the next one runs."""
+with contextlib.suppress(ImportError):
+    from triton.errors import TritonError
+
+    FAILURES = (*FAILURES, TritonError)
+
+
 class Deadline(Exception):
     """There is no time left for this case."""
 
@@ -74,7 +82,7 @@ class Clock:
                 work()  # compiles, tunes, fills caches
                 rows[name] = {"competitor": name, "peak_bytes": self.peak_bytes(work)}
                 samples[name] = []
-            except (RuntimeError, NotImplementedError, torch.OutOfMemoryError) as error:
+            except FAILURES as error:
                 rows[name] = {"competitor": name, "failed": f"{type(error).__name__}: {str(error).splitlines()[0]}"}
         for _ in range(self.rounds):
             for name, times in samples.items():

@@ -5,6 +5,7 @@ Shapes: BM rows of a and BN rows of b in a tile, BK elements of the embedding in
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -103,10 +104,10 @@ class Tuned:
             return
         if self._tuned is None:
             # Arguments in `reset` are zeroed before every trial and before the run that counts.
-            tune = triton.autotune(
-                list(self.configs), key=self._key, reset_to_zero=self._reset or None, cache_results=True
-            )
-            self._tuned = tune(self.kernel)
+            settings: dict[str, Any] = {"key": self._key, "reset_to_zero": self._reset or None}
+            if "cache_results" in inspect.signature(triton.autotune).parameters:  # since Triton 3.4
+                settings["cache_results"] = True
+            self._tuned = triton.autotune(list(self.configs), **settings)(self.kernel)
         self._tuned[grid](*arguments, **meta)
 
     @property
