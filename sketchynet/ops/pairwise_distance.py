@@ -55,19 +55,27 @@ def _pairs(mask: Tensor) -> list[tuple[Tensor, Tensor]]:
 
 def distances(x: Tensor, y: Tensor) -> Tensor:
     """Euclidean distances of float32 or float64 x (B, D) and y (G, D)."""
+    return distances_apart(x, y)[0]
+
+
+def distances_apart(x: Tensor, y: Tensor) -> tuple[Tensor, bool]:
+    """`distances`, and whether no pair is near: then a product gives gradients as well as it gave the distances."""
     if len(x) * len(y) * x.shape[1] <= SMALL:
-        return _differences(x, y)
+        return _differences(x, y), False
     size = x.square().sum(dim=1)[:, None] + y.square().sum(dim=1)[None, :]
     squared = torch.addmm(size, x, y.T, alpha=-2.0)
-    near = ~(squared >= NEAR * size)  # NaN is near: differences of overflown norms may still be finite
+    apart = squared >= size.mul_(NEAR)  # NaN is near: differences of overflown norms may still be finite
+    if bool(apart.all()):
+        return squared.sqrt_(), True
+    near = ~apart
     count = int(near.sum())
     if count > near.numel() // 16:
-        return _differences(x, y)
+        return _differences(x, y), False
     distance = squared.clamp_(min=0.0).sqrt_()
     if count:
         for i, j in _pairs(near):
             distance[i, j] = (x[i] - y[j]).square_().sum(dim=1).sqrt_()
-    return distance
+    return distance, False
 
 
 def distance_gradients(

@@ -13,7 +13,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from sketchynet.ops.pairwise_distance import accumulating, distance_gradients, distances
+from sketchynet.ops.pairwise_distance import accumulating, distance_gradients, distances, distances_apart
 
 
 @dataclass(frozen=True)
@@ -81,36 +81,73 @@ class DifferencePull:
             into.add_(found, alpha=times)
 
 
+class WeightPull:
+    """The gradient as matrix products of weights w = ∂L/∂d / d, (K, R, C)."""
+
+    def __init__(self, panel: Panel, weights: Tensor) -> None:
+        self._panel, self._weights = panel, weights
+
+    def add_rows(self, into: Tensor, times: float = 1.0) -> None:
+        rows, columns = self._panel.student, self._panel.student_columns
+        into.addcmul_(self._weights.sum(dim=2, keepdim=True, dtype=into.dtype), rows, value=times)
+        for part, weights in zip(into, self._weights, strict=True):
+            _subtract_product(part, weights, columns, times)
+
+    def add_columns(self, into: Tensor, first: int = 0, times: float = 1.0) -> None:
+        rows, columns = self._panel.student, self._panel.student_columns[first:]
+        for weights, drawn in zip(self._weights[:, :, first:], rows, strict=True):
+            into.addcmul_(weights.sum(dim=0, dtype=into.dtype)[:, None], columns, value=times)
+            _subtract_product(into, weights.T, drawn, times)
+
+
+def _subtract_product(total: Tensor, a: Tensor, b: Tensor, times: float) -> None:
+    """total -= times · a @ b, summed in float32 where the device can."""
+    if a.dtype == total.dtype:
+        total.addmm_(a, b, alpha=-times)
+    elif a.is_cuda and hasattr(torch.ops.aten.mm, "dtype"):
+        total.sub_(torch.mm(a, b, out_dtype=torch.float32), alpha=times)
+    else:
+        total.sub_(a @ b, alpha=times)
+
+
+def _different(panel: Panel) -> Tensor:
+    return (panel.content[:, None] != panel.content_columns[None, :]).to(panel.student.dtype)
+
+
+def _sum(values: Tensor, square: int) -> Tensor:
+    """Sum over a panel (..., R, C), whose columns from `square` on count twice."""
+    return values.sum() + values[..., square:].sum() if square < values.shape[-1] else values.sum()
+
+
 def distance_sums_eager(panel: Panel) -> Tensor:
     """Sums (2,) of the teacher's and the student's distances over the different pairs of a pn panel."""
-    counted = (panel.content[:, None] != panel.content_columns[None, :]).to(panel.student.dtype)
-    counted[:, panel.square :] *= 2.0
+    counted = _different(panel)
     target = distances(panel.teacher, panel.teacher_columns).to(counted.dtype)
-    return torch.stack([(target * counted).sum(), (distances(panel.student[0], panel.student_columns) * counted).sum()])
+    distance = distances(panel.student[0], panel.student_columns)
+    return torch.stack([_sum(target * counted, panel.square), _sum(distance * counted, panel.square)])
 
 
 def _huber(target: Tensor, distance: Tensor, scales: Scales, delta: float) -> tuple[Tensor, Tensor]:
-    """Huber's loss of each difference and its slope h'."""
-    difference = target.to(distance.dtype) * scales.teacher - distance * scales.student
-    size = difference.abs()
-    loss = torch.where(size <= delta, 0.5 * difference.square(), delta * (size - 0.5 * delta))
-    return loss, difference.clamp(-delta, delta)
+    """The differences, and the slope h' of Huber's loss, which is h'·(difference - h'/2)."""
+    difference = torch.addcmul(target.to(distance.dtype) * scales.teacher, distance, scales.student, value=-1.0)
+    return difference, difference.clamp(-delta, delta)
 
 
-def huber_panel_eager(
-    panel: Panel, scales: Scales, delta: float, gradients: bool
-) -> tuple[Tensor, DifferencePull | None]:
+def huber_panel_eager(panel: Panel, scales: Scales, delta: float, gradients: bool) -> tuple[Tensor, Pull | None]:
     """Sums (2,) of Huber's loss and of h'·d over the panel, and its gradient if asked for."""
-    counted = (panel.content[:, None] != panel.content_columns[None, :]).to(panel.student.dtype)
-    twice = counted.clone()
-    twice[:, panel.square :] *= 2.0
+    counted = _different(panel)
     target = distances(panel.teacher, panel.teacher_columns)
-    distance = torch.stack([distances(rows, panel.student_columns) for rows in panel.student])
-    loss, slope = _huber(target, distance, scales, delta)
-    sums = torch.stack([(loss * twice).sum(), (slope * distance * twice).sum()])
+    found = [distances_apart(rows, panel.student_columns) for rows in panel.student]
+    distance = found[0][0][None] if len(found) == 1 else torch.stack([d for d, _ in found])
+    difference, slope = _huber(target, distance, scales, delta)
+    slope.mul_(counted)
+    loss = difference.sub_(slope, alpha=0.5).mul_(slope)
+    sums = torch.stack([_sum(loss, panel.square), _sum(torch.mul(slope, distance, out=loss), panel.square)])
     if not gradients:
         return sums, None
-    grad = (scales.through_unit - slope * (scales.share * scales.student)) * counted
+    grad = torch.addcmul(scales.through_unit * counted, slope, scales.student, value=-scales.share)
+    if all(apart for _, apart in found):
+        return sums, WeightPull(panel, grad.div_(distance))
     return sums, DifferencePull(panel, grad, distance)
 
 
@@ -121,8 +158,8 @@ def _own_photo(
     target = (teacher[0] - teacher[1]).square().sum(dim=-1).sqrt()
     apart = student[0] - student[1]
     distance = apart.square().sum(dim=-1).sqrt()
-    loss, slope = _huber(target, distance, scales, delta)
-    sums = torch.stack([loss.sum(), (slope * distance).sum()])
+    difference, slope = _huber(target, distance, scales, delta)
+    sums = torch.stack([(slope * (difference - 0.5 * slope)).sum(), (slope * distance).sum()])
     if not gradients:
         return sums, None
     pull = torch.where(distance > 0, -slope * (scales.share * scales.student) / distance, 0.0)
@@ -170,6 +207,8 @@ def relational_panels(
     # As few panels as have together no more elements than the arguments.
     panels = -(-canvases * count * count // sum(t.numel() for t in embeddings))
     rows = max(128, -(-count // (panels * 128)) * 128)
+    if device.type == "cpu":
+        rows = min(rows, 256)  # panels that stay in the cache, and a triangle that wastes less
 
     def photo_panels() -> Iterator[tuple[int, int, Panel]]:
         for first in range(0, count, rows):

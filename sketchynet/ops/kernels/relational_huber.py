@@ -18,7 +18,7 @@ from torch import Tensor
 
 from sketchynet.ops.kernels.tiles import Tuned, config, dot_tile, precision_of, size_class
 from sketchynet.ops.pairwise_distance import product_error
-from sketchynet.ops.panels import Panel, Scales
+from sketchynet.ops.panels import Panel, Scales, WeightPull
 
 
 @triton.jit
@@ -134,35 +134,6 @@ def _launch(
         SIZE=size_class(rows, columns),
     )  # fmt: skip
     return sums.sum(dim=0, dtype=torch.float64).float(), weights
-
-
-class WeightPull:
-    """The gradient of a panel's loss as matrix products of its weights (K, R, C)."""
-
-    def __init__(self, panel: Panel, weights: Tensor) -> None:
-        self._panel, self._weights = panel, weights
-
-    def add_rows(self, into: Tensor, times: float = 1.0) -> None:
-        rows, columns = self._panel.student, self._panel.student_columns
-        into.addcmul_(self._weights.sum(dim=2, keepdim=True, dtype=torch.float32), rows, value=times)
-        for part, weights in zip(into, self._weights, strict=True):
-            subtract_product(part, weights, columns, times)
-
-    def add_columns(self, into: Tensor, first: int = 0, times: float = 1.0) -> None:
-        rows, columns = self._panel.student, self._panel.student_columns[first:]
-        for weights, drawn in zip(self._weights[:, :, first:], rows, strict=True):
-            into.addcmul_(weights.sum(dim=0, dtype=torch.float32)[:, None], columns, value=times)
-            subtract_product(into, weights.T, drawn, times)
-
-
-def subtract_product(total: Tensor, a: Tensor, b: Tensor, times: float) -> None:
-    """total -= times · a @ b, summed in float32 where the device can."""
-    if a.dtype == torch.float32:
-        total.addmm_(a, b, alpha=-times)
-    elif a.is_cuda and hasattr(torch.ops.aten.mm, "dtype"):
-        total.sub_(torch.mm(a, b, out_dtype=torch.float32), alpha=times)
-    else:
-        total.sub_(a @ b, alpha=times)
 
 
 def distance_sums_triton(panel: Panel) -> Tensor:
