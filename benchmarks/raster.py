@@ -244,8 +244,8 @@ def main() -> int:
             "\ntwo threads against one: "
             + ", ".join(f"{r['size']}: {r['ratio']:.2f}" for r in results["two_threads"][title])
         )
-    if arguments.json:
-        arguments.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+        if arguments.json:  # after every set: what was measured is not lost with what follows
+            arguments.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     if arguments.plot:
         plot(results["rows"], arguments.plot)
     return 0
