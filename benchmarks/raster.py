@@ -150,6 +150,7 @@ def plot(sets: dict[str, list[dict[str, Any]]], file: Path) -> None:
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import NullFormatter
 
     figure, panels = plt.subplots(
         len(sets), len(SIZES), figsize=(4 * len(SIZES), 3.6 * len(sets)), squeeze=False
@@ -161,22 +162,23 @@ def plot(sets: dict[str, list[dict[str, Any]]], file: Path) -> None:
                 number = names.index(row["name"])
                 mark = "*" if row["name"].startswith(OURS) else "o"
                 panel.loglog(
-                    row["us"], row["mae"], mark, color=f"C{number % 10}", ms=11 if mark == "*" else 7
+                    row["us"],
+                    row["mae"],
+                    mark,
+                    color=f"C{number % 10}",
+                    ms=11 if mark == "*" else 7,
+                    label=row["name"],
                 )
-                panel.annotate(
-                    row["name"],
-                    (row["us"], row["mae"]),
-                    fontsize=7,
-                    xytext=(5, 4),
-                    textcoords="offset points",
-                )
+            panel.xaxis.set_minor_formatter(NullFormatter())
             panel.set_title(f"{title}, {size}×{size}", fontsize=10)
             panel.set_xlabel("µs a sketch, one thread")
             panel.set_ylabel("mean error, 1/255")
             panel.margins(0.25)
             panel.grid(alpha=0.3, which="both")
-    figure.tight_layout()
-    figure.savefig(file, dpi=110)
+    figure.tight_layout(rect=(0, 0.06, 1, 1))
+    handles, labels = panels[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="lower center", ncols=min(6, len(labels)), frameon=False)
+    figure.savefig(file, dpi=80)
 
 
 def processor() -> str:
