@@ -66,10 +66,18 @@ def pooled(runs: list[dict[str, Any]], first: str, second: str) -> Interval:
     return bootstrap_interval(per_query, resamples=10_000)
 
 
+def _place(name: str) -> tuple[int, int]:
+    """Where a system stands in the table: networks as the pipeline makes them, canvases ascending."""
+    network, _, canvas = name.partition("@")
+    order = ("full", "direct", "v1", "v2", "shuffled", "mixture", "oracle")
+    return order.index(network), int(canvas or 0)
+
+
 def table(runs: list[dict[str, Any]], names: list[str]) -> str:
     """All of it as Markdown."""
     largest = runs[0]["canvases"][-1]
-    systems = [name for name in runs[0]["systems"] if "[" not in name and all(name in run["systems"] for run in runs)]
+    shared = [name for name in runs[0]["systems"] if "[" not in name and all(name in run["systems"] for run in runs)]
+    systems = sorted(shared, key=_place)
     lines = [f"| network | parameters | GFLOPs | {' | '.join(names)} | Acc@1, mean ± sd | Acc@5 |"]
     lines.append("|---" * (len(names) + 5) + "|")
     for name in systems:
