@@ -47,7 +47,7 @@ def demo() -> Recipe:
             canvas=128,
             train_sizes=(64, 64, 128),  # most is learnt at a quarter of the cost
             optimization=OptimizationConfig(
-                epochs=18, batch_size=32, learning_rate=2e-3, validate_every=6, keep="last"
+                epochs=13, batch_size=32, learning_rate=2e-3, validate_every=6, keep="last"
             ),
             ranking=RankingConfig(kind="contrastive", temperature=0.07),
         ),
