@@ -127,6 +127,7 @@ def _from_arrays(file: SketchFile) -> Sketch:
             arrays = {name: archive[name] for name in archive.files}
     except InputError:
         raise
+    # NotImplementedError is zipfile's word for a compression that it does not know.
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, KeyError, NotImplementedError) as error:
         raise InputError(f"{path}: the arrays cannot be read ({error}); fetch it again or leave it out") from error
     missing = [name for name in ("points", "stroke_offsets") if name not in arrays]
