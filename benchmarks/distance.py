@@ -12,10 +12,16 @@ run in turn in one process and a ratio is their time over ours, turn by turn. Ro
 from __future__ import annotations
 
 import argparse
+import contextlib
+import importlib.util
+import multiprocessing
+import os
 import re
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -29,29 +35,74 @@ from sketchynet.errors import InputError
 from sketchynet.ops.backend import interpreting
 
 OPERATORS = (relational_huber, match_rank, pairwise_distance)
+MOST_BLOCKS = 5
+"""No kernel has more sets of blocks to choose from."""
 RESULTS = Path(__file__).resolve().parent / "results"
+
+
+def check_one(device: torch.device, operator: ModuleType, backend: str, small: bool) -> tuple[bool, str]:
+    """Whether the operator is right, and a line that says so."""
+    start = time.monotonic()
+    right = False
+    if backend == "triton" and device.type == "cuda":
+        pin_blocks(3)  # blocks that every shape takes: tuning is for what is timed
+    try:
+        operator.check(device, backend, small=small)
+        verdict, right = "right", True
+    except AssertionError as error:
+        verdict = f"WRONG: {error}"
+    except FAILURES as error:
+        verdict = f"FAILED: {type(error).__name__}: {error}"
+    finally:
+        pin_blocks(None)
+    return right, f"  {operator.NAME:<20} {backend:<8} {verdict}  ({time.monotonic() - start:.1f} s)"
 
 
 def check(device: torch.device, small: bool) -> bool:
     """Prints a line an operator and backend; False where one is wrong."""
-    right = True
     backends = ["eager"] + (["triton"] if device.type == "cuda" or interpreting() else [])
+    found = []
     for backend in backends:
         for operator in OPERATORS:
-            start = time.monotonic()
-            try:
-                operator.check(device, backend, small=small)
-                verdict = "right"
-            except AssertionError as error:
-                verdict, right = f"WRONG: {error}", False
-            except FAILURES as error:
-                verdict, right = f"FAILED: {type(error).__name__}: {error}", False
-            print(f"  {operator.NAME:<20} {backend:<8} {verdict}  ({time.monotonic() - start:.1f} s)", flush=True)
-    return right
+            found.append(check_one(device, operator, backend, small))
+            print(found[-1][1], flush=True)
+    return all(right for right, _ in found)
+
+
+def _apart(task: tuple[str, int, str, int], small: bool) -> tuple[bool, str]:
+    """A check, or a case run once, in a process of its own."""
+    kind, operator_number, backend, number = task
+    operator, device = OPERATORS[operator_number], torch.device("cuda")
+    if kind == "check":
+        return check_one(device, operator, backend, small)
+    if kind == "blocks":
+        pin_blocks(number)
+    for _, works in operator.cases(Clock(device, rounds=1), small=small):
+        for name, work in works.items():
+            if name.startswith("sketchynet") == (kind == "blocks"):
+                with contextlib.suppress(*FAILURES):  # blocks too big for the device; rivals tell it when timed
+                    work()
+    return True, ""
+
+
+def check_and_compile(small: bool) -> bool:
+    """`check` on the GPU while every kernel that will be timed, and every rival, is compiled: side by side, as
+    compilers take most of the time. What they make lies in the caches of Triton and torch afterwards."""
+    tasks = [("check", o, backend, 0) for backend in ("triton", "eager") for o in range(len(OPERATORS))]
+    tasks += [("blocks", o, "triton", n) for o in range(len(OPERATORS)) for n in range(MOST_BLOCKS)]
+    tasks += [("rivals", o, "", 0) for o in range(len(OPERATORS))]
+    with ProcessPoolExecutor(min(12, os.cpu_count() or 1), mp_context=multiprocessing.get_context("spawn")) as pool:
+        futures = [pool.submit(_apart, task, small) for task in tasks]
+        found = [future.result() for future in futures]
+    for _, line in filter(lambda answer: answer[1], found):
+        print(line)
+    return all(right for right, _ in found)
 
 
 def pin_blocks(number: int | None) -> None:
     """Takes each kernel's blocks of that number without tuning, or tunes again."""
+    if importlib.util.find_spec("triton") is None:
+        return
     from sketchynet.ops.kernels import (
         hard_negatives,
         match_rank,
@@ -165,11 +216,12 @@ def main(argv: list[str] | None = None) -> int:
     clock = Clock(device, rounds=arguments.rounds, until=time.monotonic() + 60 * arguments.minutes)
     print(", ".join(f"{k} {v}" for k, v in setting(device).items() if v is not None))
     print("correctness against float64:")
-    if device.type == "cuda":
-        pin_blocks(3)  # blocks that every shape takes: tuning is for what is timed
-    right = check(device, arguments.small)
-    if device.type == "cuda":
-        pin_blocks(None)
+    start = time.monotonic()
+    if device.type == "cuda" and not arguments.check_only:
+        right = check_and_compile(arguments.small)
+        print(f"  checked, and all kernels compiled, in {time.monotonic() - start:.0f} s")
+    else:
+        right = check(device, arguments.small)
     if arguments.check_only:
         return 0 if right else 1
     rows = measure(clock, arguments.small)

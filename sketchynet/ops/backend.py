@@ -24,6 +24,8 @@ def _why_not_triton(tensors: tuple[Tensor, ...]) -> str | None:
     """What keeps the kernels from taking these tensors, with the way out; None where nothing does."""
     if importlib.util.find_spec("triton") is None:
         return "the package triton is not installed (it comes with CUDA builds of torch)"
+    if importlib.util.find_spec("triton.tools.tensor_descriptor") is None:
+        return "this version of triton has no tensor descriptors: the kernels need 3.4 or newer (torch 2.8)"
     for tensor in tensors:
         if tensor.dtype not in KERNEL_DTYPES:
             return f"the kernels take float32, bfloat16 and float16, not {tensor.dtype}: convert the embeddings"

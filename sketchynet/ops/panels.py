@@ -6,7 +6,7 @@ photos.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -30,15 +30,13 @@ class Panel:
     """int64 (C,)."""
     square: int
     """Columns from here on count twice: their pairs stand for both orders."""
-    norms: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
-    """Squared norms, of the four above in their order; the kernels use them."""
 
 
 @dataclass(frozen=True)
 class Scales:
     """Tensors are scalars on the device, so that nothing waits for them.
 
-    Gradients are taken times the number of pairs and divided by it in the end: half precision could not hold them.
+    Gradients are taken times the number of pairs and divided by it in the end.
     """
 
     teacher: Tensor
@@ -91,23 +89,13 @@ class WeightPull:
         rows, columns = self._panel.student, self._panel.student_columns
         into.addcmul_(self._weights.sum(dim=2, keepdim=True, dtype=into.dtype), rows, value=times)
         for part, weights in zip(into, self._weights, strict=True):
-            _subtract_product(part, weights, columns, times)
+            part.addmm_(weights, columns, alpha=-times)
 
     def add_columns(self, into: Tensor, first: int = 0, times: float = 1.0) -> None:
         rows, columns = self._panel.student, self._panel.student_columns[first:]
         for weights, drawn in zip(self._weights[:, :, first:], rows, strict=True):
             into.addcmul_(weights.sum(dim=0, dtype=into.dtype)[:, None], columns, value=times)
-            _subtract_product(into, weights.T, drawn, times)
-
-
-def _subtract_product(total: Tensor, a: Tensor, b: Tensor, times: float) -> None:
-    """total -= times · a @ b, summed in float32 where the device can."""
-    if a.dtype == total.dtype:
-        total.addmm_(a, b, alpha=-times)
-    elif a.is_cuda and hasattr(torch.ops.aten.mm, "dtype"):
-        total.sub_(torch.mm(a, b, out_dtype=torch.float32), alpha=times)
-    else:
-        total.sub_(a @ b, alpha=times)
+            into.addmm_(weights.T, drawn, alpha=-times)
 
 
 def _different(panel: Panel) -> Tensor:
@@ -119,7 +107,7 @@ def _sum(values: Tensor, square: int) -> Tensor:
     return values.sum() + values[..., square:].sum() if square < values.shape[-1] else values.sum()
 
 
-def distance_sums_eager(panel: Panel) -> Tensor:
+def distance_sums(panel: Panel) -> Tensor:
     """Sums (2,) of the teacher's and the student's distances over the different pairs of a pn panel."""
     counted = _different(panel)
     target = distances(panel.teacher, panel.teacher_columns).to(counted.dtype)
@@ -133,7 +121,7 @@ def _huber(target: Tensor, distance: Tensor, scales: Scales, delta: float) -> tu
     return difference, difference.clamp(-delta, delta)
 
 
-def huber_panel_eager(panel: Panel, scales: Scales, delta: float, gradients: bool) -> tuple[Tensor, Pull | None]:
+def huber_panel(panel: Panel, scales: Scales, delta: float, gradients: bool) -> tuple[Tensor, Pull | None]:
     """Sums (2,) of Huber's loss and of h'·d over the panel, and its gradient if asked for."""
     counted = _different(panel)
     target = distances(panel.teacher, panel.teacher_columns)
@@ -166,6 +154,16 @@ def _own_photo(
     return sums, apart * pull[..., None]
 
 
+def numbered(content: Tensor) -> tuple[Tensor, Tensor]:
+    """What photos show, as numbers below B, and how many ordered pairs show different things, float64 ().
+
+    Counted without a wait for the device: those of equal content lie together, sorted.
+    """
+    ordered = content.sort().values
+    content, behind = torch.searchsorted(ordered, content), torch.searchsorted(ordered, content, right=True)
+    return content, (len(content) ** 2 - (behind - content).sum()).double()
+
+
 def relational_panels(
     embeddings: tuple[Tensor, ...],
     content: Tensor,
@@ -173,7 +171,6 @@ def relational_panels(
     delta: float,
     normalize: bool,
     gradients: bool,
-    triton: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The loss with the gradients of student_sketch (K, B, Ds) and student_photo, empty unless asked for.
 
@@ -181,26 +178,11 @@ def relational_panels(
 
     embeddings: teacher_sketch, teacher_photo (B, Dt), student_sketch (K, B, Ds), student_photo (B, Ds).
     """
-    sum_distances: Callable[[Panel], Tensor] = distance_sums_eager
-    huber_panel: Callable[[Panel, Scales, float, bool], tuple[Tensor, Pull | None]] = huber_panel_eager
-    norms: tuple[Tensor, ...] | None = None
-    if triton:
-        from sketchynet.ops.kernels.pairwise_distance import squared_norms
-        from sketchynet.ops.kernels.relational_huber import distance_sums_triton, huber_panel_triton
-        from sketchynet.ops.kernels.tiles import rows_in_place
-
-        sum_distances, huber_panel = distance_sums_triton, huber_panel_triton
-        embeddings = tuple(rows_in_place(t) for t in embeddings)
-        norms = tuple(squared_norms(t) for t in embeddings)
-    else:
-        embeddings = tuple(accumulating(t) for t in embeddings)
-    ts, tp, ss, sp = embeddings
+    ts, tp, ss, sp = (accumulating(t) for t in embeddings)
     (canvases, count, _), device = ss.shape, sp.device
-    dtype = torch.float64 if sp.dtype == torch.float64 else torch.float32
-    # Pairs of different photos, counted without a wait for the device: those of equal content lie together, sorted.
-    ordered = content.sort().values
-    content, behind = torch.searchsorted(ordered, content), torch.searchsorted(ordered, content, right=True)
-    different = (count * count - (behind - content).sum()).to(dtype)
+    dtype = sp.dtype
+    content, different = numbered(content)
+    different = different.to(dtype)
     pair = 1.0 / different.clamp(min=1.0)
     one, zero = torch.ones((), dtype=dtype, device=device), torch.zeros((), dtype=dtype, device=device)
     own_share, cross_share = relation_weights[0] / (canvases * count), relation_weights[1] / canvases
@@ -213,35 +195,30 @@ def relational_panels(
     def photo_panels() -> Iterator[tuple[int, int, Panel]]:
         for first in range(0, count, rows):
             last = min(first + rows, count)
-            some = None
-            if norms is not None:
-                some = norms[1][first:last], norms[1][first:], norms[3][None, first:last], norms[3][first:]
             yield first, last, Panel(
                 tp[first:last], sp[None, first:last], tp[first:], sp[first:], content[first:last], content[first:],
-                last - first, some,
+                last - first,
             )  # fmt: skip
 
     units = (one, one)
     if normalize:
         total = torch.zeros(2, dtype=dtype, device=device)
         for _, _, panel in photo_panels():
-            total += sum_distances(panel)
+            total += distance_sums(panel)
         means = torch.where(different > 0, total * pair, 1.0).clamp(min=torch.finfo(dtype).tiny)
         units = (1.0 / means[0], 1.0 / means[1])
 
     sketch_gradient = torch.zeros(ss.shape if gradients else (0,), dtype=dtype, device=device)
     photo_gradient = torch.zeros(sp.shape if gradients else (0,), dtype=dtype, device=device)
     own, pull = _own_photo(
-        (accumulating(ts), accumulating(tp)), (accumulating(ss), accumulating(sp)), Scales(*units, own_share, zero),
-        delta, gradients,
-    )  # fmt: skip
+        (ts, tp), (ss, sp), Scales(*units, own_share, zero), delta, gradients
+    )
     cross, among = torch.zeros_like(own), torch.zeros_like(own)
     if relation_weights[1] != 0:
         scales = Scales(*units, cross_share, zero)
         for first in range(0, count, rows):
             part = slice(first, first + rows)
-            some = None if norms is None else (norms[0][part], norms[1], norms[2][:, part], norms[3])
-            panel = Panel(ts[part], ss[:, part], tp, sp, content[part], content, count, some)
+            panel = Panel(ts[part], ss[:, part], tp, sp, content[part], content, count)
             found, pulls = huber_panel(panel, scales, delta, gradients)
             cross += found
             if pulls is not None:

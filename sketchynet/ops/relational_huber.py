@@ -25,7 +25,7 @@ from sketchynet.errors import InputError
 from sketchynet.ops.backend import choose_backend
 from sketchynet.ops.checks import require_same, widest
 from sketchynet.ops.pairwise_distance import accumulating, pairwise_distance_eager, row_distance
-from sketchynet.ops.panels import relational_panels
+from sketchynet.ops.panels import numbered, relational_panels
 
 
 def relational_huber_eager(
@@ -85,7 +85,7 @@ def _relational_huber(
     teacher_photo: Tensor,
     student_sketch: Tensor,
     student_photo: Tensor,
-    content: Tensor,
+    content: Tensor | None,
     weights: Sequence[float],
     delta: float,
     normalize: bool,
@@ -93,16 +93,21 @@ def _relational_huber(
     triton: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The loss with its gradients of student_sketch (K, B, Ds) and student_photo (empty unless asked for)."""
-    with torch.autocast(student_photo.device.type, enabled=False):
-        return relational_panels(
-            (teacher_sketch, teacher_photo, student_sketch, student_photo),
-            content,
-            tuple(weights),
-            delta,
-            normalize,
-            gradients,
-            triton,
-        )
+    embeddings = (teacher_sketch, teacher_photo, student_sketch, student_photo)
+    count, device = len(student_photo), student_photo.device
+    with torch.autocast(device.type, enabled=False):
+        if triton:
+            from sketchynet.ops.kernels.relational_huber import relational_triton
+
+            if content is None:
+                pairs = torch.full((), float(count * count - count), device=device)
+            else:
+                content, different = numbered(content)
+                content, pairs = content.int(), different.float()
+            return relational_triton(embeddings, content, pairs, tuple(weights), delta, normalize, gradients)
+        if content is None:
+            content = torch.arange(count, device=device)
+        return relational_panels(embeddings, content, tuple(weights), delta, normalize, gradients)
 
 
 @_relational_huber.register_fake
@@ -125,13 +130,11 @@ def _setup(ctx, inputs, output) -> None:
 
 def _backward(ctx, grad: Tensor, *_):
     sketch_gradient, photo_gradient = ctx.saved_tensors
-    return (
-        None,
-        None,
-        (grad * sketch_gradient).to(ctx.dtype),
-        (grad * photo_gradient).to(ctx.dtype),
-        *(None,) * 6,
-    )
+
+    def scaled(gradient: Tensor) -> Tensor:  # and rounded in the same pass
+        return torch.mul(grad, gradient, out=torch.empty_like(gradient, dtype=ctx.dtype))
+
+    return None, None, scaled(sketch_gradient), scaled(photo_gradient), *(None,) * 6
 
 
 _relational_huber.register_autograd(_backward, setup_context=_setup)
@@ -232,9 +235,7 @@ def relational_huber(
             row = int(outside.nonzero()[0, 0])
             raise InputError(f"triplet {row} is {triplets[row].tolist()}; the batch has the rows 0 to {count - 1}")
         return _over_triplets([accumulating(t) for t in embeddings], triplets, weights, delta, normalize)
-    if content is None:
-        content = torch.arange(count, device=student_photo.device)
-    elif content.shape != (count,):
+    if content is not None and content.shape != (count,):
         raise InputError(f"content must number the {count} photos of the batch; got {tuple(content.shape)}")
     canvases = student_sketch if student_sketch.ndim == 3 else student_sketch[None]
     gradients = torch.is_grad_enabled() and (student_sketch.requires_grad or student_photo.requires_grad)

@@ -35,20 +35,48 @@ KERNELS: dict[str, tuple[Any, Any, dict[str, str], dict[str, Any]]] = {
         relational_huber.huber_tuned,
         {name: H for name in ("t_rows", "t_columns", "s_rows", "s_columns", "weights")}
         | {name: F for name in ("t_norms", "t_norms_columns", "s_norms", "s_norms_columns", "scales", "sums")}
-        | {"content": I, "content_columns": I, "delta": "fp32", "share": "fp32", "floor": "fp32"},
-        {"LOSS": True, "STORE": True, "EVEN": True, "T_PRECISION": "tf32", "S_PRECISION": "tf32", "SIZE": 1},
+        | {"content": I, "delta": "fp32", "share": "fp32", "floor": "fp32"},
+        {"LOSS": True, "STORE": True, "MIRROR": True, "UNIQUE": True, "EVEN": True}
+        | {"T_PRECISION": "tf32", "S_PRECISION": "tf32", "SIZE": 1},
+    ),
+    "prepare": (
+        relational_huber.prepare_kernel,
+        {"BP": 4, "BD": 256},
+        {name: H for name in ("t_sketch", "t_photo", "s_sketch", "s_photo", "packed")}
+        | {name: F for name in ("t_norms", "s_norms", "t_own", "s_own")},
+        {},
+    ),
+    "total": (
+        relational_huber.total_kernel,
+        {"BP": 1024},
+        {name: F for name in ("t_own", "s_own", "cross", "among", "scales", "pair", "out")}
+        | {name: "fp32" for name in ("delta", "own_share", "cross_share", "among_share")},
+        {},
+    ),
+    "finish": (
+        relational_huber.finish_kernel,
+        {"BP": 4, "BD": 256},
+        {name: F for name in ("sketch_products", "photo_products", "t_own", "s_own", "scales", "pair")}
+        | {"packed": H, "sketch_gradient": F, "photo_gradient": F, "delta": "fp32", "own_share": "fp32"},
+        {},
     ),
     "count": (
         match_rank.count_kernel,
         match_rank.count_tuned,
         {"queries": H, "rows": H, "above": F, "below": F, "low": F, "high": F}
-        | {"counts": I, "unsure_counts": I, "unsure": I},
+        | {"counts": I, "listed_counts": I, "listed": L},
         {"SPLIT": False, "EVEN": True, "SIZE": 1},
     ),
     "decide": (
         match_rank.decide_kernel,
         {"BP": 16, "BD": 128, "BS": 16},
-        {"queries": H, "true_rows": H, "rows": H, "counts": I, "unsure_counts": I, "unsure": I, "ranks": L},
+        {"queries": H, "true_rows": H, "rows": H, "counts": I, "listed_counts": I, "listed": L, "ranks": L},
+        {},
+    ),
+    "true_distance": (
+        match_rank.true_distance_kernel,
+        {"BD": 128},
+        {"queries": H, "true_rows": H, "out": F64},
         {},
     ),
     "squares": (match_rank.squares_kernel, {"BP": 32, "BD": 128}, {"rows": H, "out": F64, "stride": "i32"}, {}),
@@ -81,8 +109,13 @@ def _configs(name: str) -> list[tuple[dict[str, Any], int, int]]:
 
 
 def _compiled(name: str, architecture: int, number: int) -> Report:
-    kernel, _, types, constants = KERNELS[name]
+    kernel, tuned, types, constants = KERNELS[name]
     blocks, warps, stages = _configs(name)[number]
+    if not isinstance(tuned, dict):  # GPUs of this architecture take rows by descriptors, or by pointers
+        constants = constants | {"DESCRIBED": architecture >= 90}
+        if architecture >= 90:
+            tiles = {operand: [blocks[block] for block in names] for operand, names in tuned.operands.items()}
+            types = types | {key: f"tensordesc<{types[key][1:]}{tile}>" for key, tile in tiles.items()}
     return compile_for(architecture, kernel, types, constants | blocks, warps=warps, stages=stages)
 
 

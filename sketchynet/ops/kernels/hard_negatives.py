@@ -12,7 +12,16 @@ import triton.language as tl
 from torch import Tensor
 
 from sketchynet.ops.kernels.pairwise_distance import squared_norms
-from sketchynet.ops.kernels.tiles import Tuned, config, dot_tile, precision_of, rows_in_place, size_class
+from sketchynet.ops.kernels.tiles import (
+    Tuned,
+    config,
+    described,
+    dot_tile,
+    operand,
+    precision_of,
+    rows_in_place,
+    size_class,
+)
 
 
 @triton.jit
@@ -23,12 +32,12 @@ def negatives_kernel(
     content,  # int64 (B,)
     out,  # int64 (S,)
     S, B, D, stride_s, stride_p,
-    SEMI: tl.constexpr, EVEN: tl.constexpr, PRECISION: tl.constexpr,
+    SEMI: tl.constexpr, EVEN: tl.constexpr, DESCRIBED: tl.constexpr, PRECISION: tl.constexpr,
     SIZE: tl.constexpr,  # class of sizes, for tuning alone
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
     i = tl.program_id(0) * BM + tl.arange(0, BM)
-    row = (i % S).to(tl.int64)
+    row = i % S
     shown, threshold = tl.load(content + row % B), tl.load(own + row)
     nearest = tl.full((BM,), float("inf"), dtype=tl.float32)
     nearest_at = tl.full((BM,), -1, dtype=tl.int32)
@@ -36,9 +45,12 @@ def negatives_kernel(
     farthest_at = tl.full((BM,), -1, dtype=tl.int32)
     for start in range(0, B, BN):
         j = start + tl.arange(0, BN)
-        column = (j % B).to(tl.int64)
+        column = j % B
         zeros = tl.zeros((BM, BN), dtype=tl.float32)
-        product = dot_tile(sketch, photo, row, column, stride_s, stride_p, D, zeros, BK, EVEN, PRECISION)
+        product = dot_tile(
+            sketch, photo, tl.program_id(0) * BM, start, S, B, stride_s, stride_p, 0, 0, D, zeros,
+            BM, BN, BK, EVEN, DESCRIBED, PRECISION,
+        )  # fmt: skip
         value = tl.load(half_norms + column)[None, :] - product
         negative = (j < B)[None, :] & (tl.load(content + column)[None, :] != shown[:, None])
         wanted = negative & (value > threshold[:, None]) if SEMI else negative
@@ -61,6 +73,7 @@ negatives_tuned = Tuned(
         config(4, 4, BM=32, BN=128, BK=64),
     ],
     key=["SIZE", "D", "SEMI", "PRECISION"],
+    operands={"sketch": ("BM", "BK"), "photo": ("BN", "BK")},
 )
 
 
@@ -74,7 +87,8 @@ def hard_negatives_triton(sketch: Tensor, photo: Tensor, content: Tensor, mining
     out = torch.empty(S, dtype=torch.int64, device=sketch.device)
     negatives_tuned.launch(
         lambda meta: (triton.cdiv(S, meta["BM"]),),
-        sketch, photo, half_norms, own, content, out, S, B, D, sketch.stride(0), photo.stride(0),
-        SEMI=mining == "semi-hard", EVEN=D % 64 == 0, PRECISION=precision_of(sketch.dtype), SIZE=size_class(S, B),
+        operand(sketch), operand(photo), half_norms, own, content, out, S, B, D, sketch.stride(0), photo.stride(0),
+        SEMI=mining == "semi-hard", EVEN=D % 64 == 0, DESCRIBED=described(sketch.device),
+        PRECISION=precision_of(sketch.dtype), SIZE=size_class(S, B),
     )  # fmt: skip
     return out

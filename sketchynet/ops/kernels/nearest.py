@@ -27,12 +27,12 @@ from sketchynet.ops.kernels.match_rank import (
     chunk_rows,
     exact_distances,
     gram_tile,
+    half_width,
     halves,
-    list_open,
     row_squares,
     splits,
 )
-from sketchynet.ops.kernels.tiles import Tuned, config, rows_in_place, size_class
+from sketchynet.ops.kernels.tiles import Tuned, config, described, operand, rows_in_place, size_class
 from sketchynet.ops.nearest import START, Best, Nearest
 
 MOST = 128
@@ -41,15 +41,42 @@ CAPACITY = 2048
 
 
 @triton.jit
+def list_open(
+    open_pairs,  # bool (BM, BN)
+    j,  # int32 (BN,): rows, ascending
+    query,  # int64 (BM,)
+    live,  # bool (BM,): no repetition of another query
+    listed_counts,  # int32 (B,)
+    listed,  # int32 (B, capacity)
+    capacity,
+):  # fmt: skip
+    """Appends to each query's list its open rows, in any order; what is past its capacity is counted alone.
+
+    Few rows are open in a tile. So each query takes room for its own at once, and then all write their first, their
+    second ...: one vector of addresses instead of a matrix, which would not fit in the registers.
+    """
+    row_open = tl.where(live, tl.sum(open_pairs.to(tl.int32), axis=1), 0)
+    if tl.max(row_open, axis=0) > 0:
+        base = tl.atomic_add(listed_counts + query, row_open, mask=row_open > 0, sem="relaxed")
+        room = tl.where(row_open > 0, tl.minimum(row_open, capacity - base), 0)
+        place = listed + query * capacity + base
+        last = tl.full(row_open.shape, -1, dtype=tl.int32)
+        for number in range(tl.max(room, axis=0)):
+            ahead = open_pairs & (j[None, :] > last[:, None])
+            last = tl.min(tl.where(ahead, j[None, :], 2147483647), axis=1)
+            tl.store(place + number, last, mask=number < room)
+
+
+@triton.jit
 def candidates_kernel(
-    queries, rows,
+    queries, rows,  # operands
     above, below,  # float32 (n,): |g|²/2 with the row's part of the bound, added and subtracted
     cut,  # float32 (B,): a lower bound above it is too far, by the chunks before
     margin,  # float32 (B,): twice the query's part of the bound
     listed_counts,  # int32 (B,)
     listed,  # int32 (B, capacity)
-    B, n, D, stride_q, stride_g, capacity,
-    SPLIT: tl.constexpr, EVEN: tl.constexpr,
+    B, n, D, width, stride_q, stride_g, capacity,
+    SPLIT: tl.constexpr, EVEN: tl.constexpr, DESCRIBED: tl.constexpr,
     BUCKETS: tl.constexpr,
     SIZE: tl.constexpr,  # class of sizes, for tuning alone
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
@@ -62,8 +89,10 @@ def candidates_kernel(
     least = tl.full((BM, BUCKETS), float("inf"), dtype=tl.float32)
     for tile in range(tl.program_id(1) * part, min(tl.program_id(1) * part + part, tiles)):
         j = tile * BN + tl.arange(0, BN)
-        row = (j % n).to(tl.int64)
-        product = gram_tile(queries, rows, query, row, stride_q, stride_g, D, SPLIT, EVEN, BM, BN, BK)
+        product = gram_tile(
+            queries, rows, tl.program_id(0) * BM, tile * BN, B, n, stride_q, stride_g, D, width,
+            SPLIT, EVEN, DESCRIBED, BM, BN, BK,
+        )  # fmt: skip
         # Rows past the end are infinitely far. NaN of overflown products bounds nothing from above.
         upper = tl.load(above + j, mask=j < n, other=float("inf"))[None, :] - product
         upper = tl.where(upper >= float("-inf"), upper, float("inf"))
@@ -102,6 +131,7 @@ candidates_tuned = Tuned(
         config(4, 3, BM=16, BN=128, BK=128),
     ],
     key=["SIZE", "D", "SPLIT", "BUCKETS"],
+    operands={"queries": ("BM", "BK"), "rows": ("BN", "BK")},
     reset=["listed_counts"],
 )
 
@@ -143,9 +173,11 @@ def _take_in(best: Best, queries: Queries, first: int, chunk: Tensor, g_squares:
     squared = torch.empty((B, capacity), dtype=torch.float64, device=device)
     candidates_tuned.launch(
         lambda meta: (triton.cdiv(B, meta["BM"]), splits(B, n, meta, device)),
-        parts, chunk_parts, bound.above, bound.below, cut, (2.0 * bound.query).float(), counts, listed,
-        B, n, D, parts.stride(0), chunk_parts.stride(0), capacity,
-        SPLIT=split, EVEN=D % 128 == 0, BUCKETS=max(16, triton.next_power_of_2(k)), SIZE=size_class(B, n),
+        operand(parts), operand(chunk_parts), bound.above, bound.below, cut, (2.0 * bound.query).float(),
+        counts, listed,
+        B, n, D, half_width(D), parts.stride(0), chunk_parts.stride(0), capacity,
+        SPLIT=split, EVEN=D % 128 == 0, DESCRIBED=described(device), BUCKETS=max(16, triton.next_power_of_2(k)),
+        SIZE=size_class(B, n),
     )  # fmt: skip
     list_distances_kernel[(B,)](
         queries.rows, chunk, counts, listed, squared, D, queries.rows.stride(0), chunk.stride(0), capacity,

@@ -13,7 +13,16 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from sketchynet.ops.kernels.tiles import Tuned, config, dot_tile, precision_of, rows_in_place, size_class
+from sketchynet.ops.kernels.tiles import (
+    Tuned,
+    config,
+    described,
+    dot_tile,
+    operand,
+    precision_of,
+    rows_in_place,
+    size_class,
+)
 from sketchynet.ops.pairwise_distance import NEAR
 
 SUB = 16
@@ -21,12 +30,12 @@ SUB = 16
 
 @triton.jit
 def distance_kernel(
-    x, y,  # (B, D), (G, D)
+    x, y,  # (B, D), (G, D): operands
     x_norms, y_norms,  # float32 (B,), (G,): squared
     out,  # float32 (B, G)
     flags,  # int8 (B / SUB, G / SUB) up to rounding: sub-tiles of tiles with a near pair
     B, G, D, stride_x, stride_y, stride_flags,
-    NEAR_SHARE: tl.constexpr, SQUARED: tl.constexpr, EVEN: tl.constexpr, PRECISION: tl.constexpr,
+    NEAR_SHARE: tl.constexpr, SQUARED: tl.constexpr, EVEN: tl.constexpr, DESCRIBED: tl.constexpr, PRECISION: tl.constexpr,
     STEP: tl.constexpr,  # SUB
     SIZE: tl.constexpr,  # class of sizes, for tuning alone
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, GROUP: tl.constexpr,
@@ -40,11 +49,12 @@ def distance_kernel(
     tile_g = program % (GROUP * tiles_g) // height
     i = tile_b * BM + tl.arange(0, BM)
     j = tile_g * BN + tl.arange(0, BN)
-    # Rows past the end are those of the start: read in vain, never written.
-    row, column = (i % B).to(tl.int64), (j % G).to(tl.int64)
     zeros = tl.zeros((BM, BN), dtype=tl.float32)
-    product = dot_tile(x, y, row, column, stride_x, stride_y, D, zeros, BK, EVEN, PRECISION)
-    size = tl.load(x_norms + row)[:, None] + tl.load(y_norms + column)[None, :]
+    product = dot_tile(
+        x, y, tile_b * BM, tile_g * BN, B, G, stride_x, stride_y, 0, 0, D, zeros,
+        BM, BN, BK, EVEN, DESCRIBED, PRECISION,
+    )  # fmt: skip
+    size = tl.load(x_norms + i % B)[:, None] + tl.load(y_norms + j % G)[None, :]
     squared = size - 2.0 * product
     inside = (i < B)[:, None] & (j < G)[None, :]
     near = inside & ~(squared >= NEAR_SHARE * size)
@@ -104,6 +114,7 @@ distance_tuned = Tuned(
         config(4, 4, BM=64, BN=64, BK=64, GROUP=8),
     ],
     key=["SIZE", "D", "PRECISION"],
+    operands={"x": ("BM", "BK"), "y": ("BN", "BK")},
     reset=["flags"],
 )
 
@@ -119,15 +130,15 @@ def pairwise_distance_triton(x: Tensor, y: Tensor, squared: bool) -> Tensor:
     (B, D), G = x.shape, len(y)
     out = torch.empty((B, G), dtype=torch.float32, device=x.device)
     flags = torch.zeros((triton.cdiv(B, SUB), triton.cdiv(G, SUB)), dtype=torch.int8, device=x.device)
-    shared = (x, y, squared_norms(x), squared_norms(y), out, flags, B, G, D, x.stride(0), y.stride(0), flags.shape[1])
+    shared = (squared_norms(x), squared_norms(y), out, flags, B, G, D, x.stride(0), y.stride(0), flags.shape[1])
     distance_tuned.launch(
         lambda meta: (triton.cdiv(B, meta["BM"]) * triton.cdiv(G, meta["BN"]),),
-        *shared,
-        NEAR_SHARE=NEAR, SQUARED=squared, EVEN=D % 64 == 0, PRECISION=precision_of(x.dtype), STEP=SUB,
+        operand(x), operand(y), *shared,
+        NEAR_SHARE=NEAR, SQUARED=squared, EVEN=D % 64 == 0, DESCRIBED=described(x.device), PRECISION=precision_of(x.dtype), STEP=SUB,
         SIZE=size_class(B, G),
     )  # fmt: skip
     across = 8
     near_kernel[(flags.shape[0], triton.cdiv(flags.shape[1], across))](
-        *shared, flags.shape[1], NEAR_SHARE=NEAR, SQUARED=squared, STEP=SUB, ACROSS=across, BK=32
+        x, y, *shared, flags.shape[1], NEAR_SHARE=NEAR, SQUARED=squared, STEP=SUB, ACROSS=across, BK=32
     )
     return out

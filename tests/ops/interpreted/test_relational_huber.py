@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from sketchynet.ops import relational_huber, relational_huber_eager
+from sketchynet.ops.kernels import relational_huber as kernels
 
 B, K = 45, 2
 
@@ -38,9 +39,13 @@ def test_value_and_gradients(dtype: torch.dtype, tolerance: float, normalize: bo
         assert (mine.grad.double() - theirs.grad).abs().max() <= tolerance * theirs.grad.abs().max()
 
 
+@pytest.mark.parametrize("share", [3, 0.5])
 @pytest.mark.parametrize("weights", [(1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)])
-def test_each_relation_in_several_panels(weights: tuple[float, float, float]) -> None:
-    """150 rows make two panels: of the photos' relation the upper half is computed and both orders count."""
+def test_each_relation_in_one_panel_and_in_two(
+    weights: tuple[float, float, float], share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In one panel a pair of photos is computed once and mirrored, in several twice."""
+    monkeypatch.setattr(kernels, "PANEL_SHARE", share)
     generator = torch.Generator().manual_seed(4)
     ts, tp, ss, sp = (torch.randn(150, 16, generator=generator) for _ in range(4))
     ours = [t.clone().requires_grad_() for t in (ss, sp)]
@@ -57,6 +62,7 @@ def test_each_relation_in_several_panels(weights: tuple[float, float, float]) ->
         torch.testing.assert_close(mine.grad.double(), theirs.grad, rtol=1e-3, atol=1e-5 * theirs.grad.abs().max())
 
 
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # beside the batch, where a tile counts for nothing
 def test_collapsed_student_has_finite_gradients() -> None:
     ts, tp, _, _ = _embeddings(torch.float32)
     ss, sp = torch.ones(B, 37, requires_grad=True), torch.ones(B, 37, requires_grad=True)
