@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sketchynet.cli_data import add_data_commands
+from sketchynet.cli_results import add_results_commands, set_threads
 from sketchynet.errors import InputError
 from sketchynet.version import __version__
 
@@ -49,12 +50,8 @@ def parser() -> argparse.ArgumentParser:
         "--or-resume", action="store_true", help="if --output holds a run of this recipe, go on with it (queued jobs)"
     )
     train.add_argument("--stage", action="append", choices=STAGES, help="run this stage alone (may be repeated)")
-    train.add_argument("--workers", type=int, default=0, metavar="N", help="0: in this process; N: on Ray")
-    train.add_argument("--actors", type=int, default=2, metavar="N", help="rollout actors on Ray (default 2)")
-    train.add_argument("--gpu", action="store_true", help="train on CUDA, one GPU a worker")
-    train.add_argument("--threads", type=int, metavar="N", help="CPU threads of this process (with --workers 0)")
+    _execution(train)
     _places(train)
-    train.add_argument("--track", choices=("mlflow", "jsonl", "none"), default="mlflow", help="where records go")
     _experiment(train)
 
     evaluate = _command(commands, "evaluate", _evaluate, "evaluate a finished run again")
@@ -65,13 +62,14 @@ def parser() -> argparse.ArgumentParser:
 
     compare = _command(commands, "compare", _compare, "table and accuracy–FLOPs plot of an experiment's runs")
     compare.add_argument("--output", type=Path, default=Path("comparison.png"), metavar="FILE", help="the plot")
-    compare.add_argument("--export", type=Path, metavar="DIR", help="also write one small JSON a finished run")
+    compare.add_argument("--export", type=Path, metavar="DIR", help="also write the summary JSON of every finished run")
     compare.add_argument("--import", dest="journal", type=Path, metavar="FILE", help="bring a reports.jsonl in first")
     _experiment(compare)
 
     recipes = _command(commands, "recipes", _recipes, "list the built-in recipes, or print one as JSON")
     recipes.add_argument("name", nargs="?")
 
+    add_results_commands(commands, _command, _places, _execution)
     add_data_commands(commands, _command, _places)
     return top
 
@@ -80,6 +78,14 @@ def _command(commands, name, run, text):
     command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
     command.set_defaults(run=run)
     return command
+
+
+def _execution(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--workers", type=int, default=0, metavar="N", help="0: in this process; N: on Ray")
+    command.add_argument("--actors", type=int, default=2, metavar="N", help="rollout actors on Ray (default 2)")
+    command.add_argument("--gpu", action="store_true", help="train on CUDA, one GPU a worker")
+    command.add_argument("--threads", type=int, metavar="N", help="CPU threads of this process (with --workers 0)")
+    command.add_argument("--track", choices=("mlflow", "jsonl", "none"), default="mlflow", help="where records go")
 
 
 def _places(command: argparse.ArgumentParser) -> None:
@@ -114,7 +120,7 @@ def _train(options: argparse.Namespace) -> None:
             raise InputError(f"{folder.root} holds a run already: --resume {folder.root}, or give another --output")
         if folder.recipe.exists() and load_recipe(folder.recipe) != recipe:
             raise InputError(f"{folder.root} holds a run of another recipe: see its recipe.json, or give another --output")
-    _set_threads(options.threads)
+    set_threads(options.threads)
     execution = Execution(
         workers=options.workers,
         actors=options.actors,
@@ -127,15 +133,6 @@ def _train(options: argparse.Namespace) -> None:
     places = Places(folder, options.data, options.cache, options.weights)
     summary = run_pipeline(recipe, places, execution)
     _conclude(folder, summary, execution)
-
-
-def _set_threads(threads: int | None) -> None:
-    if threads is not None:
-        import torch
-
-        if threads < 1:
-            raise InputError(f"--threads {threads}: give at least 1")
-        torch.set_num_threads(threads)
 
 
 def _conclude(folder, summary, execution) -> None:
@@ -178,7 +175,11 @@ def _compare(options: argparse.Namespace) -> None:
 
     if options.journal is not None:
         print(import_journal(options.journal, options.experiment, options.tracking_uri))
-    print(compare(options.experiment, options.tracking_uri, options.output, export=options.export))
+    print(compare(options.experiment, options.tracking_uri, options.output))
+    if options.export is not None:
+        from sketchynet.results.summary import export_experiment
+
+        print(export_experiment(options.experiment, options.tracking_uri, options.export))
 
 
 def _recipes(options: argparse.Namespace) -> None:

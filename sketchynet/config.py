@@ -152,8 +152,12 @@ class TeacherConfig(Section):
 
 
 class DistillationConfig(Section):
-    """Cross-modal relational distillation."""
+    """What the student learns from the full network: its relations (the paper), or one of two rivals."""
 
+    kind: Literal["relations", "features", "softmax"] = "relations"
+    """``relations``: cross-modal distances, L_RKD. ``features``: the full network's embedding itself, regressed from
+    the student's by a linear layer that only training has (FitNets). ``softmax``: each sketch's distribution over
+    the photos of the batch."""
     ranking_share: Share = 0.5
     """λ of λ·L_tri + (1−λ)·L_RKD (ours); 1 is a student trained directly."""
     relations: tuple[float, float, float] = (1.0, 1.0, 1.0)
@@ -163,7 +167,11 @@ class DistillationConfig(Section):
     normalize: bool = False
     """Divide distances by their batch mean, for networks whose embeddings differ in scale."""
     scale: Annotated[float, Field(gt=0)] = 1.0
-    """Factor on L_RKD, which is small beside a ranking loss when embeddings have unit length (ours)."""
+    """Factor on the distilled loss; L_RKD is small beside a ranking loss when embeddings have unit length (ours)."""
+    components: Positive = 256
+    """``features``: principal components of the full network's training embeddings that are regressed."""
+    temperature: Annotated[float, Field(gt=0)] = 0.07
+    """``softmax``: temperature of the distances, on both sides."""
 
 
 class StudentConfig(Section):
@@ -196,6 +204,11 @@ class StudentConfig(Section):
 class SelectorConfig(Section):
     """The canvas policy: a GRU over the vector sketch, trained by policy gradient."""
 
+    train: bool = True
+    """Without, there is no policy and no student of a fold: the pipeline ends with SketchyNetV1."""
+    reads: Literal["points", "statistics", "both"] = "points"
+    """What the policy reads: the points by its GRU (the paper), cheap statistics of them (strokes, points, ink, box)
+    by a small perceptron, or both."""
     hidden: Positive = 128
     """Width of the GRU."""
     tolerance: Annotated[float, Field(ge=0, lt=0.5)] = 0.01
@@ -263,6 +276,9 @@ class EvaluationConfig(Section):
 
     bootstrap: Positive = 2000
     """Resamples behind the 95 % intervals."""
+    grey_stem: bool = False
+    """Embed sketches through a first layer folded to one channel: the same embeddings for a third of that layer. The
+    FLOPs of the paper's convention (three channels) stand beside as ever."""
     sheet_rows: Positive = 8
     """Queries on the retrieval sheet."""
 
@@ -290,6 +306,8 @@ class Recipe(Section):
         for name, stage in (("teacher", self.teacher), ("student", self.student)):
             if self.recognition is not None and stage.ranking != RankingConfig():
                 raise ValueError(f"{name}.ranking is about photos; a recipe for recognition cannot set it")
+        if self.recognition is not None and self.student.distillation.kind != "relations":
+            raise ValueError("student.distillation.kind: recognition distils logits and relations alone")
         return self
 
 

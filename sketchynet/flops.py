@@ -26,11 +26,12 @@ _ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.SiLU, nn.GELU, nn.Hardswish,
 def count_parameters(module: nn.Module) -> int:
     """Parameters of the network as published, trained or frozen.
 
-    A folded batch norm counts as before folding (weight and bias), so that a network's size does not depend
-    on how it was trained.
+    A folded batch norm counts as before folding (weight and bias), and a regressor that only training has does not
+    count, so that a network's size does not depend on how it was trained.
     """
     folded = sum(m.num_features for m in module.modules() if isinstance(m, FoldedNorm))
-    return sum(p.numel() for p in module.parameters()) + folded
+    helpers = [m.regressor for m in module.modules() if isinstance(m, Embedder) and m.regressor is not None]
+    return sum(p.numel() for p in module.parameters()) + folded - sum(p.numel() for h in helpers for p in h.parameters())
 
 
 def _operations(module: nn.Module, inputs: Tensor, output: Tensor) -> int:

@@ -53,6 +53,27 @@ def logit_distillation(student: Tensor, teacher: Tensor, *, temperature: float) 
     return temperature**2 * (wanted.exp() * (wanted - found)).sum(dim=-1).mean()
 
 
+def softmax_distillation(
+    teacher_sketch: Tensor, teacher_photo: Tensor, sketch: Tensor, photo: Tensor, *, temperature: float
+) -> Tensor:
+    """KL(teacher || student) of each sketch's softmax over the photos of the batch, a scalar.
+
+    sketch (K, B, D) or (B, D), photo (B, D); the teacher's, without K, may have another D. Logits are minus the
+    Euclidean distance over `temperature`, on both sides.
+    """
+    wanted = (-pairwise_distance(teacher_sketch, teacher_photo) / temperature).log_softmax(dim=-1)
+    found = (-pairwise_distance(sketch, photo) / temperature).log_softmax(dim=-1)
+    return (wanted.exp() * (wanted - found)).sum(dim=-1).mean()
+
+
+def feature_regression(predicted: Tensor, target: Tensor) -> Tensor:
+    """Mean squared distance of predictions (..., B, C) from the full network's features (B, C), a scalar.
+
+    Relative to the mean squared length of the batch's features, so that predicting zero gives 1.
+    """
+    return (predicted - target).square().sum(dim=-1).mean() / target.square().sum(dim=-1).mean().clamp(min=1e-12)
+
+
 def _different(content: Tensor) -> Tensor:
     return content[:, None] != content[None, :]
 

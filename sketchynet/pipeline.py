@@ -21,8 +21,10 @@ from tqdm import tqdm
 from sketchynet import checkpoint
 from sketchynet.config import Recipe
 from sketchynet.errors import InputError
-from sketchynet.plots import training_curves
-from sketchynet.report import draw_pictures, evaluation_table
+from sketchynet.pictures import draw_pictures
+from sketchynet.plots import has_curves, training_curves
+from sketchynet.report import evaluation_table
+from sketchynet.results.summary import SUMMARY_NAME, summarise_run
 from sketchynet.stages.evaluate import evaluate, save_evaluation
 from sketchynet.stages.networks import read_embedder
 from sketchynet.stages.rewards import in_chunks
@@ -182,7 +184,7 @@ def _device(execution: Execution) -> str:
 
 def _train_selector(task: Task, places: Places, execution: Execution, recorder: Recorder) -> None:
     run = places.run
-    if run.final("selector").exists():
+    if run.final("selector").exists() or not task.recipe.selector.train:
         return
     folds = task.folds()
     student = read_embedder(run.final("student"))
@@ -217,11 +219,14 @@ def _evaluate(task: Task, places: Places, execution: Execution, tracker: Tracker
     table = run.root / "table.txt"
     table.write_text(evaluation_table(evaluation.summary) + "\n")
     pictures = draw_pictures(task, evaluation, run)
-    if execution.track != "none":
-        pictures.append(training_curves(read_journal(run.root), run.pictures / "training.png"))
+    if execution.track != "none" and has_curves(rows := read_journal(run.root)):
+        pictures.append(training_curves(rows, run.pictures / "training.png"))
     for path in (run.evaluation, table, *pictures):
         tracker.artifact(path, "evaluate")
     tracker.stage_end("evaluate", "FINISHED")
+    summary = run.root / SUMMARY_NAME
+    checkpoint.write_json(summary, summarise_run(task, evaluation, run))
+    tracker.artifact(summary)
     return evaluation.summary
 
 

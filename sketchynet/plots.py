@@ -33,6 +33,7 @@ GROUPS: dict[str, tuple[str, str, str, float]] = {
     "oracle": ("oracle canvas", GREEN, "D", 8),
     "mixture": ("mixture of canvases", GREY, "X", 8),
     "shuffled": ("shuffled choices", PURPLE, "v", 7),
+    "rule": ("rule on the strokes", SKY, "P", 7),
     "v2 candidates": ("V2 at other prices", SKY, "p", 6),
 }
 HOLLOW = {"oracle"}
@@ -159,7 +160,8 @@ def retrieval_sheet(rows: Sequence[Mapping[str, Any]], path: Path,
     rows: mappings with `sketch` uint8 (S, S), 255 = ink, at the chosen canvas; `photos`: the first five or so of the
     ranking, each uint8 (H, W, 3); `correct`: one bool a photo, true for the photo that was drawn; `rank`: int, from
     1; optionally `label`, a short text such as the sketch id. The sketch is magnified without smoothing, so that
-    its pixels are seen.
+    its pixels are seen. With `truth`, uint8 (H, W, 3), the photo that was drawn stands beside the sketch; `note` ends
+    the line below the row.
     """
     if not rows:
         raise InputError("a retrieval sheet needs at least one query; the test split has no sketch")
@@ -167,7 +169,7 @@ def retrieval_sheet(rows: Sequence[Mapping[str, Any]], path: Path,
         if len(row["photos"]) != len(row["correct"]):
             raise InputError(f"retrieval sheet, {row.get('label', 'a row')}: {len(row['photos'])} photos but "
                              f"{len(row['correct'])} marks; give one each")
-    columns = 1 + max(len(row["photos"]) for row in rows)
+    columns = 1 + max(len(row["photos"]) + ("truth" in row) for row in rows)
     with _picture(path, 1.75 * columns, 2.0 * len(rows) + 0.6, dpi=110) as figure:
         figure.suptitle(title, x=0.012, ha="left", fontsize=15, fontweight="bold")
         grid = figure.subplots(len(rows), columns, squeeze=False, gridspec_kw={"wspace": 0.04, "hspace": 0.1})
@@ -178,14 +180,21 @@ def retrieval_sheet(rows: Sequence[Mapping[str, Any]], path: Path,
             _image(line[0], 255 - row["sketch"], GREY, 1.0)
             rank = int(row["rank"])
             line[0].set_title(f"{size} × {size} px", fontsize=10, color=INK, pad=4, fontweight="normal", loc="center")
+            found = line[1:]
+            if "truth" in row:
+                _image(line[1], row["truth"], GREEN, 5.0)
+                line[1].set_title("truth", fontsize=10, pad=4, loc="center", color=GREEN, fontweight="bold")
+                found = line[2:]
             for place, (axes, photo, correct) in enumerate(
-                    zip(line[1:], row["photos"], row["correct"], strict=False), start=1):
+                    zip(found, row["photos"], row["correct"], strict=False), start=1):
                 _image(axes, photo, GREEN if correct else FAINT, 5.0 if correct else 1.0)
                 axes.set_title(f"{place} ✓" if correct else str(place), fontsize=10, pad=4, loc="center",
                                color=GREEN if correct else GREY, fontweight="bold" if correct else "normal")
             note = f"rank {rank}" + (f"  ·  {row['label']}" if row.get("label") else "")
-            line[0].text(0.0, -0.05, note, transform=line[0].transAxes, fontsize=9, va="top",
-                         color=GREEN if rank == 1 else VERMILLION if rank > columns - 1 else INK)
+            note += f"  ·  {row['note']}" if row.get("note") else ""
+            written = line[0].text(0.0, -0.05, note, transform=line[0].transAxes, fontsize=9, va="top",
+                                   color=GREEN if rank == 1 else VERMILLION if rank > len(row["photos"]) else INK)
+            written.set_in_layout(False)  # it runs on below the photos instead of pushing them aside
     return Path(path)
 
 
@@ -245,12 +254,13 @@ def sheet_by_canvas(groups: Mapping[int, Sequence[np.ndarray]], path: Path, *, c
     return Path(path)
 
 
-def training_curves(rows: Sequence[Mapping[str, Any]], path: Path, title: str = "Training") -> Path:
-    """Every metric of the stages over its steps, one panel a metric, one line a stage.
+def has_curves(rows: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether `training_curves` has something to draw: a run whose stages were all taken over trained nothing."""
+    return bool(_panels(rows))
 
-    rows: journal rows (others than metrics are passed over); a step that a resume repeated counts with its last
-    value; metrics with fewer than two steps are left out.
-    """
+
+def _panels(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, dict[int, float]]]:
+    """Metric → stage → step → value, of what has at least two steps."""
     curves: dict[str, dict[str, dict[int, float]]] = {}
     for row in rows:
         if row["kind"] == "metrics":
@@ -258,7 +268,16 @@ def training_curves(rows: Sequence[Mapping[str, Any]], path: Path, title: str = 
                 curves.setdefault(name, {}).setdefault(row["stage"], {})[int(row["step"])] = float(value)
     panels = {name: {stage: steps for stage, steps in stages.items() if len(steps) > 1}
               for name, stages in curves.items()}
-    panels = {name: stages for name, stages in panels.items() if stages}
+    return {name: stages for name, stages in panels.items() if stages}
+
+
+def training_curves(rows: Sequence[Mapping[str, Any]], path: Path, title: str = "Training") -> Path:
+    """Every metric of the stages over its steps, one panel a metric, one line a stage.
+
+    rows: journal rows (others than metrics are passed over); a step that a resume repeated counts with its last
+    value; metrics with fewer than two steps are left out.
+    """
+    panels = _panels(rows)
     if not panels:
         raise InputError("training curves need a metric with at least two steps; the journal holds none")
     stages = list(dict.fromkeys(stage for lines in panels.values() for stage in lines))

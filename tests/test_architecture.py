@@ -18,9 +18,10 @@ LEVELS = [
     {"augment", "data", "models", "losses", "retrieval", "flops"},
     {"config", "checkpoint", "tables", "plots"},
     {"stages"},
-    {"data_report", "distributed", "recipes", "report", "tracking"},
+    {"data_report", "distributed", "pictures", "recipes", "report", "results", "tracking"},
     {"pipeline"},
-    {"cli", "cli_data"},
+    {"experiments"},
+    {"cli", "cli_data", "cli_results"},
 ]
 """A part of the package imports from its own level and from those above it in this list."""
 

@@ -41,7 +41,7 @@ def test_pipeline_leaves_the_whole_story(finished_run: Path) -> None:
     assert summary["queries_count"] == 20 and sum(summary["canvas_counts"]) == 20
     v2, largest = (summary["systems"][name]["all"] for name in ("v2", "v1@32"))
     assert v2["parameters"] > largest["parameters"]
-    pictures = {"accuracy_flops.png", "canvases.png", "retrieval.png", "by_canvas.png", "training.png"}
+    pictures = {"accuracy_flops.png", "canvases.png", "retrieval.png", "by_canvas.png", "training.png", "failures.png"}
     assert pictures == {p.name for p in (finished_run / "pictures").iterdir()}
     kinds = [json.loads(line)["kind"] for line in (finished_run / "reports.jsonl").read_text().splitlines()]
     assert kinds[0] == "run_start" and kinds[-1] == "run_end" and "artifact" in kinds

@@ -9,12 +9,14 @@ from sketchynet.errors import InputError
 from sketchynet.losses import (
     contrastive_loss,
     expected_reward_loss,
+    feature_regression,
     leave_one_out_baseline,
     logit_distillation,
     margin_rows,
     policy_entropy,
     reinforce_loss,
     reward,
+    softmax_distillation,
     triplet_loss,
     triplet_rows,
 )
@@ -212,3 +214,33 @@ def test_logit_distillation_is_zero_for_equals_and_keeps_its_gradient() -> None:
     # d/dz of T² KL at temperature T is T (q − p).
     expected = 2.0 * (torch.full((2, 3), 1 / 3) - (teacher / 2.0).softmax(dim=1)) / 2
     torch.testing.assert_close(student.grad, expected)
+
+
+def test_softmax_distillation_against_loops() -> None:
+    (sketch, photo), temperature = _pairs(canvases=2), 0.3
+    teacher_sketch, teacher_photo = _pairs()[0] * 2.0, torch.flip(photo, [0])
+
+    def rows(queries: list, gallery: list) -> list[list[float]]:
+        logits = [[-math.dist(q, g) / temperature for g in gallery] for q in queries]
+        return [[v - math.log(sum(map(math.exp, row))) for v in row] for row in logits]
+
+    wanted = rows(teacher_sketch.tolist(), teacher_photo.tolist())
+    each = []
+    for canvas in sketch.tolist():
+        found = rows(canvas, photo.tolist())
+        each += [sum(math.exp(w) * (w - f) for w, f in zip(*pair, strict=True)) for pair in zip(wanted, found, strict=True)]
+    loss = softmax_distillation(teacher_sketch, teacher_photo, sketch, photo, temperature=temperature)
+    assert float(loss) == pytest.approx(sum(each) / len(each), rel=1e-6)
+    # Relations alone count: turned and mirrored embeddings say the same.
+    turn = torch.linalg.qr(torch.randn(3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1)))[0]
+    same = softmax_distillation(sketch[0] @ turn, photo @ turn, sketch[0], photo, temperature=temperature)
+    assert float(same) == pytest.approx(0.0, abs=1e-7)
+
+
+def test_feature_regression_is_relative_to_the_features() -> None:
+    target = torch.tensor([[3.0, 4.0], [0.0, 5.0]])
+    assert float(feature_regression(torch.zeros(2, 2), target)) == 1.0
+    assert float(feature_regression(target.expand(3, 2, 2), target)) == 0.0
+    predicted = torch.stack([target + 5.0, target])
+    assert float(feature_regression(predicted, target)) == pytest.approx(1.0)  # (2·50 + 2·0) / 4 over 25
+    assert float(feature_regression(predicted * 10, target * 10)) == pytest.approx(1.0)

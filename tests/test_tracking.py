@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from summaries import summary_values
 
 from sketchynet.errors import InputError
+from sketchynet.results.summary import export_experiment, read_summaries
 from sketchynet.tracking import compare, environment, import_journal, make_tracker, read_journal
 from sketchynet.tracking.compare import RunSummary, plot_points, seed_rows, table_rows
 from sketchynet.tracking.environment import git_commit
@@ -183,6 +185,8 @@ def test_mlflow_runs_resume_outage_import_and_compare(tmp_path: Path, monkeypatc
     (weights / "model.json").write_text("{}")
     tracker.artifact(weights, "student")
     tracker.stage_end("student", "FINISHED")
+    (run / "summary.json").write_text(json.dumps(summary_values(0)))
+    tracker.artifact(run / "summary.json")
     tracker.stage_start("evaluate", {})
     tracker.metrics("evaluate", {"test/v2/acc1": 0.5, "test/v2/gflops": 0.1, "test/v2/mean_canvas": 61.0}, 0)
     tracker.stage_end("evaluate", "FINISHED")
@@ -236,12 +240,13 @@ def test_mlflow_runs_resume_outage_import_and_compare(tmp_path: Path, monkeypatc
         assert any("sketchynet compare --import" in str(warning.message) for warning in caught)
     assert import_journal(tmp_path / "third", "tests", uri).new_rows == 3
 
-    table = compare("tests", uri, tmp_path / "pictures", export=tmp_path / "export")
+    table = compare("tests", uri, tmp_path / "pictures")
     assert (tmp_path / "pictures" / "accuracy_flops.png").read_bytes()[:4] == b"\x89PNG"
-    assert "60.00 ± 14.14" in table and "KILLED" in table and "exported: 2 finished runs" in table
-    exported = sorted((tmp_path / "export").iterdir())
-    assert [path.name.rsplit("-", 1)[0] for path in exported] == ["first", "second"]
-    assert json.loads(exported[0].read_text())["metrics"]["test/v2/mean_canvas"] == 61.0
+    assert "60.00 ± 14.14" in table and "KILLED" in table
+    told = export_experiment("tests", uri, tmp_path / "export")
+    assert told.startswith(f"exported: 1 finished run to {tmp_path / 'export'}; without a summary: second (")
+    [exported] = read_summaries([tmp_path / "export"])
+    assert exported.values == summary_values(0) and exported.place.endswith("tiny-s0-tiny0000.json")
     with pytest.raises(InputError, match="no experiment 'absent'.*tests"):
         compare("absent", uri, tmp_path)
     with pytest.raises(InputError, match=r"does not exist; create .*nowhere"):

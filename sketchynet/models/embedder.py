@@ -32,6 +32,7 @@ class Embedder(nn.Module):
         pooling: "avg", "max", "gem" or "layout" (`sketchynet.models.pooling`).
         normalize: scale embeddings to unit length.
         projection: size of a linear layer behind the pooling; none by default, as in the paper.
+        regressor: see `add_regressor`.
 
     `dim` is the embedding size D; `config` a plain dict, from which `build_from_config` builds its like.
     """
@@ -45,6 +46,7 @@ class Embedder(nn.Module):
         pooling: str = "avg",
         normalize: bool = False,
         projection: int | None = None,
+        regressor: int | None = None,
     ) -> None:
         super().__init__()
         self.canvases = tuple(int(side) for side in canvases)
@@ -69,6 +71,18 @@ class Embedder(nn.Module):
         self.pooling = build_pooling(pooling)
         self.projection = nn.Identity() if projection is None else nn.Linear(channels, projection)
         self.dim = channels if projection is None else projection
+        self.regressor: nn.Linear | None = None
+        if regressor is not None:
+            self.add_regressor(regressor)
+
+    def add_regressor(self, size: int) -> None:
+        """Adds a linear layer from the embedding to `size` values, for distilling by feature regression.
+
+        It is trained and kept with the network but is no part of it: no embedding passes it, and parameters and
+        FLOPs do not count it.
+        """
+        self.regressor = nn.Linear(self.dim, size)
+        self.config["regressor"] = size
 
     def domain(self, side: int) -> int:
         """The batch-norm domain of a sketch canvas; photos are domain 0."""

@@ -1,68 +1,37 @@
 """The test split, read once: full network, directly trained student, V1 and V2 against each other.
 
-V2 is compared with what one could have had for the same FLOPs: fixed canvases, the best mixture of two fixed
-canvases, and its own choices dealt out at random; and with the oracle that knows the ranks.
+V2 is compared with what one could have had for the same FLOPs (see :mod:`sketchynet.stages.systems`). What a run
+did not train is left out: a pipeline without a policy ends with V1, one without a teacher has no full network.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from sketchynet import checkpoint
 from sketchynet.config import Recipe
-from sketchynet.flops import count_parameters, embedder_flops
+from sketchynet.flops import count_parameters
+from sketchynet.models.embedder import Embedder
 from sketchynet.models.selector import CanvasSelector
-from sketchynet.retrieval import bootstrap_interval, paired_bootstrap
+from sketchynet.retrieval import paired_bootstrap
 from sketchynet.stages.networks import read_embedder, read_selector
+from sketchynet.stages.rules import stroke_features, tune_rule
 from sketchynet.stages.run_folder import RunFolder
 from sketchynet.stages.selector import choose, query_flops
-from sketchynet.stages.task import TEST, Task
+from sketchynet.stages.systems import (
+    System,
+    chosen_system,
+    fixed_systems,
+    full_system,
+    matched_mixture,
+    oracle_system,
+    shuffled_system,
+)
+from sketchynet.stages.task import TEST, VALIDATION, Task
 from sketchynet.stages.teacher import full_network
-
-QUERY_RANKS = (1, 5, 10)
-
-
-@dataclass(frozen=True)
-class System:
-    """One way to answer queries: what it costs and where the truth (photo or category) ends up.
-
-    A randomised system (a mixture of canvases) has several outcomes a query, each with its probability; its
-    figures are exact expectations, not one draw.
-    """
-
-    name: str
-    """Unique, e.g. ``v1@64``."""
-    network: str
-    """``full``, ``direct``, ``v1``, ``v2`` or ``oracle``."""
-    parameters: int
-    ranks: np.ndarray
-    """int64 (n, outcomes)."""
-    probabilities: np.ndarray
-    """float64 (n, outcomes), rows sum to 1."""
-    flops: np.ndarray
-    """float64 (n,): expected FLOPs of each query."""
-    canvases: np.ndarray
-    """float64 (n,): expected canvas size of each query."""
-    details: dict[str, Any] = field(default_factory=dict)
-
-    def hits(self, q: int) -> np.ndarray:
-        """float64 (n,): probability that the truth is among the first q."""
-        return ((self.ranks <= q) * self.probabilities).sum(axis=1)
-
-    def figures(self, rows: np.ndarray, *, resamples: int, seed: int) -> dict[str, float]:
-        """Acc@1/5/10 with 95 % intervals, MRR, GFLOPs and mean canvas over some of the queries."""
-        found: dict[str, float] = {}
-        for q in QUERY_RANKS:
-            interval = bootstrap_interval(self.hits(q)[rows], seed=seed, resamples=resamples)
-            found |= {f"acc{q}": interval.value, f"acc{q}_low": interval.low, f"acc{q}_high": interval.high}
-        found["mrr"] = float((self.probabilities / self.ranks).sum(axis=1)[rows].mean())
-        found["gflops"] = float(self.flops[rows].mean() / 1e9)
-        found["mean_canvas"] = float(self.canvases[rows].mean())
-        found["parameters"] = self.parameters
-        return found
 
 
 @dataclass(frozen=True)
@@ -72,8 +41,12 @@ class Evaluation:
     sketches: np.ndarray
     """int64 (n,): the queries."""
     systems: tuple[System, ...]
-    choices: np.ndarray
-    """int64 (n,): index of the canvas that V2 chose."""
+    ranks: dict[str, np.ndarray]
+    """int64 (n, canvases) of every network: ``full``, ``direct``, ``v1``."""
+    features: dict[str, np.ndarray]
+    """float64 (n,) each, of the drawings: see :func:`~sketchynet.stages.rules.stroke_features`."""
+    choices: np.ndarray | None
+    """int64 (n,): index of the canvas that V2 chose; None without a policy."""
     summary: dict[str, Any]
     """JSON-ready figures (see :func:`evaluate`)."""
 
@@ -86,50 +59,75 @@ def evaluate(task: Task, folder: RunFolder, *, split: int = TEST, device: str = 
     """Evaluates a finished pipeline.
 
     The summary holds ``systems`` (name → scope → figures, scope ``all`` or a category), ``differences``
-    (paired bootstrap of Acc@1 on the same queries), ``canvas_counts``, ``queries`` (every query's choice and
-    ranks), and what was read: split hash, counts, leaks.
+    (paired bootstrap of Acc@1 on the same queries), ``canvas_counts`` (None without a policy), ``queries`` (every
+    query's choice, ranks and stroke features), and what was read: split hash, counts, leaks.
     """
     recipe = task.recipe
     sketches = task.indices(split)
-    queries = task.sketches.select(sketches)
     photo_size = recipe.student.photo_size
+    features = stroke_features(task.sketches.select(sketches))
     student = read_embedder(folder.final("student")).to(device)
-    ranks = task.ranks(student, split, student.canvases, photo_size)
-    systems = [_full_system(task, folder, split, device)]
-    found = {"full_rank": systems[0].ranks[:, 0], "ranks": ranks}
+    ranks: dict[str, np.ndarray] = {}
+    systems: list[System] = []
+    if all(folder.final(folder.teacher(m)).exists() for m in range(recipe.teacher.members)):
+        network, size = full_network(recipe, folder).to(device), recipe.teacher.canvas
+        ranks["full"] = task.ranks(network, split, (size,), size)
+        systems.append(full_system(network, ranks["full"][:, 0], size))
     if folder.final("direct").exists():
         direct = read_embedder(folder.final("direct")).to(device)
-        found["direct_ranks"] = task.ranks(direct, split, direct.canvases, photo_size)
-        systems += _fixed_systems("direct", direct, found["direct_ranks"])
-    fixed = _fixed_systems("v1", student, ranks)
+        ranks["direct"] = task.ranks(direct, split, direct.canvases, photo_size)
+        systems += fixed_systems("direct", direct, ranks["direct"])
+    ranks["v1"] = task.ranks(student, split, student.canvases, photo_size)
+    fixed = fixed_systems("v1", student, ranks["v1"])
     systems += fixed
-
-    def selected(name: str, policy: CanvasSelector) -> tuple[System, np.ndarray]:
-        chosen = choose(policy, queries, recipe.selector)
-        flops = query_flops(policy, student, chosen)
-        parameters = count_parameters(student) + count_parameters(policy)
-        system = _chosen(name, "v2", parameters, ranks, chosen.canvases, flops, student.canvases)
-        return system, chosen.canvases
-
-    v2, choices = selected("v2", read_selector(folder.final("selector")))
-    systems += [
-        v2,
-        _shuffled(v2, ranks, choices, student.canvases),
-        _matched_mixture(v2, fixed, ranks, student.canvases),
-        _oracle(fixed, ranks, student.canvases),
-    ]
-    for number, weight in enumerate(recipe.selector.cost_weights):
-        systems.append(selected(f"v2[{weight:g}]", read_selector(folder.candidate(number)))[0])
+    choices = None
+    if folder.final("selector").exists():
+        selected = _selected(task, folder, split, student, fixed, ranks["v1"])
+        choices = selected[0].choices
+        systems += selected
+    systems.append(oracle_system(fixed, ranks["v1"], student.canvases))
+    counts = None if choices is None else np.bincount(choices, minlength=len(student.canvases)).tolist()
     summary = {
         **task.facts(split),
         "queries_count": len(sketches),
         "canvases": list(student.canvases),
-        "canvas_counts": np.bincount(choices, minlength=len(student.canvases)).tolist(),
+        "canvas_counts": counts,
         "systems": _all_figures(recipe, systems, task.scopes(sketches)),
-        "differences": _differences(recipe, systems, student.canvases[-1]),
-        "queries": _queries(task, sketches, choices, found),
+        "differences": _differences(recipe, systems, student.canvases),
+        "queries": _queries(task, sketches, choices, ranks, features),
     }
-    return Evaluation(sketches, tuple(systems), choices, summary)
+    return Evaluation(sketches, tuple(systems), ranks, features, choices, summary)
+
+
+def _selected(
+    task: Task, folder: RunFolder, split: int, student: Embedder, fixed: list[System], ranks: np.ndarray
+) -> list[System]:
+    """V2, its rivals at the same cost, and V2 as trained at every price."""
+    recipe, sizes = task.recipe, student.canvases
+    queries = task.sketches.select(task.indices(split))
+
+    def answered(name: str, policy: CanvasSelector) -> System:
+        chosen = choose(policy, queries, recipe.selector)
+        flops = query_flops(policy, student, chosen)
+        parameters = count_parameters(student) + count_parameters(policy)
+        return chosen_system(name, "v2", parameters, ranks, chosen.canvases, flops, sizes)
+
+    policy = read_selector(folder.final("selector"))
+    v2 = answered("v2", policy)
+    systems = [v2, shuffled_system(v2, ranks, sizes), matched_mixture(v2, fixed, ranks, sizes)]
+    # The rule is given on validation what the policy spends there, its GRU included.
+    held_out = task.sketches.select(task.indices(VALIDATION))
+    spent = query_flops(policy, student, choose(policy, held_out, recipe.selector)).mean()
+    cost = np.array([float(s.flops.mean()) for s in fixed])
+    known = task.ranks(student, VALIDATION, sizes, recipe.student.photo_size)
+    rule = tune_rule(stroke_features(held_out), known, cost, float(spent))
+    chosen = rule.choices(stroke_features(queries))
+    systems.append(
+        chosen_system("rule", "rule", fixed[0].parameters, ranks, chosen, cost[chosen], sizes, rule=rule.described())
+    )
+    for number, weight in enumerate(recipe.selector.cost_weights):
+        systems.append(answered(f"v2[{weight:g}]", read_selector(folder.candidate(number))))
+    return systems
 
 
 def _all_figures(recipe: Recipe, systems: list[System], scopes: dict[str, np.ndarray]) -> dict[str, Any]:
@@ -141,120 +139,45 @@ def _all_figures(recipe: Recipe, systems: list[System], scopes: dict[str, np.nda
     }
 
 
-def _differences(recipe: Recipe, systems: list[System], largest: int) -> dict[str, dict[str, float]]:
+def _differences(recipe: Recipe, systems: list[System], canvases: tuple[int, ...]) -> dict[str, dict[str, float]]:
     """Differences of Acc@1 that the claims are about, on the same queries."""
     by_name = {system.name: system for system in systems}
-    best = f"v1@{largest}"
-    claims = ((best, f"direct@{largest}"), (best, "full"), ("v2", best), ("v2", "mixture"), ("v2", "shuffled"))
     return {
         f"{a} - {b}": paired_bootstrap(
             by_name[a].hits(1), by_name[b].hits(1), seed=recipe.seed, resamples=recipe.evaluation.bootstrap
         )._asdict()
-        for a, b in claims
+        for a, b in claimed_differences(canvases)
         if a in by_name and b in by_name
     }
 
 
-def _certain(ranks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """One outcome a query, with probability 1."""
-    return ranks[:, None], np.ones((len(ranks), 1))
-
-
-def _full_system(task: Task, folder: RunFolder, split: int, device: str) -> System:
-    network, size = full_network(task.recipe, folder).to(device), task.recipe.teacher.canvas
-    ranks, certain = _certain(task.ranks(network, split, (size,), size)[:, 0])
-    count = len(ranks)
-    flops = np.full(count, float(embedder_flops(network, size)))
-    return System("full", "full", count_parameters(network), ranks, certain, flops, np.full(count, float(size)))
-
-
-def _fixed_systems(name: str, network: Any, ranks: np.ndarray) -> list[System]:
-    count, parameters = len(ranks), count_parameters(network)
-    systems = []
-    for number, size in enumerate(network.canvases):
-        outcome, certain = _certain(ranks[:, number])
-        flops = np.full(count, float(embedder_flops(network, size)))
-        systems.append(
-            System(f"{name}@{size}", name, parameters, outcome, certain, flops, np.full(count, float(size)))
-        )
-    return systems
-
-
-def _chosen(
-    name: str,
-    network: str,
-    parameters: int,
-    ranks: np.ndarray,
-    choices: np.ndarray,
-    flops: np.ndarray,
-    sizes: tuple[int, ...],
-) -> System:
-    outcome, certain = _certain(ranks[np.arange(len(ranks)), choices])
-    shares = np.bincount(choices, minlength=len(sizes)) / len(choices)
-    details = {"shares": {str(size): float(share) for size, share in zip(sizes, shares, strict=True)}}
-    canvases = np.asarray(sizes, dtype=np.float64)[choices]
-    return System(name, network, parameters, outcome, certain, flops, canvases, details)
-
-
-def _shuffled(v2: System, ranks: np.ndarray, choices: np.ndarray, sizes: tuple[int, ...]) -> System:
-    """V2's choices dealt to the queries at random: the expectation over all permutations."""
-    shares = np.bincount(choices, minlength=len(sizes)) / len(choices)
-    flops = np.full(len(ranks), v2.flops.mean())
-    canvases = np.full(len(ranks), v2.canvases.mean())
-    return System("shuffled", "mixture", v2.parameters, ranks, np.tile(shares, (len(ranks), 1)), flops, canvases)
-
-
-def _matched_mixture(v2: System, fixed: list[System], ranks: np.ndarray, sizes: tuple[int, ...]) -> System:
-    """The most accurate mixture of two fixed canvases that costs on average what V2 costs.
-
-    It pays no policy, and its canvases are picked with the test ranks in hand: a rival that no one could do
-    better than without looking at the sketch.
-    """
-    budget = float(v2.flops.mean())
-    cost = np.array([float(s.flops.mean()) for s in fixed])
-    accuracy = np.array([float(s.hits(1).mean()) for s in fixed])
-    best, weights = -1.0, np.zeros(len(fixed))
-    for low in range(len(fixed)):
-        for high in range(len(fixed)):
-            if cost[low] > budget or (cost[high] <= budget and low != high):
-                continue
-            share = 0.0 if low == high else (budget - cost[low]) / (cost[high] - cost[low])
-            value = (1 - share) * accuracy[low] + share * accuracy[high]
-            if value > best:
-                best, weights = value, np.eye(len(fixed))[low] * (1 - share) + np.eye(len(fixed))[high] * share
-    count = len(ranks)
-    details = {"shares": {str(size): float(w) for size, w in zip(sizes, weights, strict=True)}}
-    return System(
-        "mixture",
-        "mixture",
-        fixed[0].parameters,
-        ranks,
-        np.tile(weights, (count, 1)),
-        np.full(count, float(weights @ cost)),
-        np.full(count, float(weights @ np.asarray(sizes))),
-        details,
-    )
-
-
-def _oracle(fixed: list[System], ranks: np.ndarray, sizes: tuple[int, ...]) -> System:
-    """The cheapest canvas that ranks the truth first, or the cheapest of all where none does."""
-    hit = ranks == 1
-    choices = np.where(hit.any(axis=1), hit.argmax(axis=1), 0)
-    cost = np.array([s.flops.mean() for s in fixed])
-    return _chosen("oracle", "oracle", fixed[0].parameters, ranks, choices, cost[choices], sizes)
+def claimed_differences(canvases: tuple[int, ...]) -> list[tuple[str, str]]:
+    """Pairs of systems that the claims compare: V1 with the direct student and the full network, V2 with its rivals."""
+    best = f"v1@{canvases[-1]}"
+    rivals = ("mixture", "shuffled", "rule", *(f"v1@{size}" for size in reversed(canvases[:-1])))
+    return [(best, f"direct@{canvases[-1]}"), (best, "full"), ("v2", best), *(("v2", rival) for rival in rivals)]
 
 
 def _queries(
-    task: Task, sketches: np.ndarray, choices: np.ndarray, ranks: dict[str, np.ndarray]
+    task: Task,
+    sketches: np.ndarray,
+    choices: np.ndarray | None,
+    ranks: dict[str, np.ndarray],
+    features: dict[str, np.ndarray],
 ) -> list[dict[str, Any]]:
-    """A record of every query: the truth, V2's choice, and every network's rank at each of its canvases."""
+    """A record of every query: the truth, its features, V2's choice, every network's rank at each of its canvases."""
     ids = task.sketches.ids
     assert ids is not None  # the data of a task has them
-    listed = {name: values.tolist() for name, values in ranks.items()}
+    names = {"full": "full_rank", "direct": "direct_ranks", "v1": "ranks"}
+    listed = {names[key]: values.tolist() for key, values in ranks.items()}
+    if "full" in ranks:
+        listed["full_rank"] = ranks["full"][:, 0].tolist()
+    if choices is not None:
+        listed["choice"] = choices.tolist()
+    listed |= {name: [round(float(v), 3) for v in values] for name, values in features.items()}
     return [
-        {"sketch": ids[sketch], **task.answer(int(sketch)), "choice": int(choice)}
-        | {name: values[row] for name, values in listed.items()}
-        for row, (sketch, choice) in enumerate(zip(sketches, choices, strict=True))
+        {"sketch": ids[sketch], **task.answer(int(sketch))} | {name: values[row] for name, values in listed.items()}
+        for row, sketch in enumerate(sketches)
     ]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,13 +11,12 @@ import numpy as np
 import torch
 
 from sketchynet import checkpoint
-from sketchynet.config import NetworkConfig, OptimizationConfig, RankingConfig, Recipe
+from sketchynet.config import NetworkConfig, OptimizationConfig, Recipe
 from sketchynet.data.pairs import PairedSet
-from sketchynet.losses import contrastive_loss, triplet_loss
 from sketchynet.models.embedder import Embedder
-from sketchynet.ops import relational_huber
 from sketchynet.retrieval import accuracy, category_ranks, mean_reciprocal_rank
 from sketchynet.stages.batches import BatchPlan, PairBatch, PairSampler, compose
+from sketchynet.stages.distillation import Objective, distillation_objective, ranking_objective
 from sketchynet.stages.embedding import EmbeddingNetwork, embed_photos, embed_sketches
 from sketchynet.stages.folds import Folds, make_folds
 from sketchynet.stages.networks import new_embedder, read_embedder
@@ -26,63 +25,6 @@ from sketchynet.stages.run_folder import RunFolder
 from sketchynet.stages.runtime import Rollout, Runtime
 from sketchynet.stages.task import TRAIN, VALIDATION
 from sketchynet.stages.teacher import full_network
-
-Objective = Callable[[list[torch.Tensor], torch.Tensor, np.ndarray, np.ndarray], tuple[torch.Tensor, dict[str, float]]]
-"""(sketch embeddings of the global batch, one (B, D) a canvas; photo embeddings (B, D); sketch indices;
-photo indices) → loss and figures for the log."""
-
-
-def ranking_loss(
-    config: RankingConfig, sketch: torch.Tensor, photo: torch.Tensor, content: torch.Tensor
-) -> torch.Tensor:
-    """The recipe's loss on sketch–photo distances, sketch and photo (B, D); scalar."""
-    if config.kind == "triplet":
-        return triplet_loss(sketch, photo, content, margin=config.margin, mining=config.mining)
-    return contrastive_loss(
-        sketch, photo, content, temperature=config.temperature, similarity="cosine", symmetric=True
-    )
-
-
-def ranking_objective(config: RankingConfig, pairs: PairedSet) -> Objective:
-    """The ranking loss averaged over the canvases, as an objective of the training loop."""
-
-    def objective(
-        sketch: list[torch.Tensor], photo: torch.Tensor, sketches: np.ndarray, photos: np.ndarray
-    ) -> tuple[torch.Tensor, dict[str, float]]:
-        content = torch.from_numpy(pairs.content[photos]).to(photo.device)
-        return torch.stack([ranking_loss(config, s, photo, content) for s in sketch]).mean(), {}
-
-    return objective
-
-
-def distillation_objective(recipe: Recipe, pairs: PairedSet, teacher: dict[str, torch.Tensor]) -> Objective:
-    """λ·L_tri + (1−λ)·L_RKD, averaged over the canvases (section "SketchyNetV1" of the paper).
-
-    Args:
-        teacher: the full network's embeddings, ``sketches`` (S, Dt) and ``photos`` (P, Dt), of clean inputs.
-    """
-    settings = recipe.student.distillation
-    ranking = ranking_objective(recipe.student.ranking, pairs)
-
-    def objective(
-        sketch: list[torch.Tensor], photo: torch.Tensor, sketches: np.ndarray, photos: np.ndarray
-    ) -> tuple[torch.Tensor, dict[str, float]]:
-        rank_loss, _ = ranking(sketch, photo, sketches, photos)
-        relational = settings.scale * relational_huber(
-            teacher["sketches"][sketches].to(photo.device),
-            teacher["photos"][photos].to(photo.device),
-            torch.stack(sketch),
-            photo,
-            content=torch.from_numpy(pairs.content[photos]).to(photo.device),
-            weights=settings.relations,
-            delta=settings.huber_delta,
-            normalize=settings.normalize,
-        )
-        share = settings.ranking_share
-        loss = share * rank_loss + (1.0 - share) * relational
-        return loss, {"loss_ranking": float(rank_loss.detach()), "loss_relational": float(relational.detach())}
-
-    return objective
 
 
 class PairExamples:
@@ -120,9 +62,13 @@ class PairExamples:
         return compose(self._pairs, plan, self._augmentation, seed=self._seed, epoch=epoch, rows=rows)
 
     def outputs(self, network: Embedder, batch: PairBatch, device: torch.device) -> list[torch.Tensor]:
-        """Embeddings of the photos, then of the sketches at every canvas."""
+        """Embeddings of the photos, then of the sketches at every canvas; regressed features as further columns."""
         photo = network.embed_photos(batch.images.to(device))
-        return [photo, *(network.embed_sketches(canvas.to(device)) for canvas in batch.canvases)]
+        embedded = [photo, *(network.embed_sketches(canvas.to(device)) for canvas in batch.canvases)]
+        if network.regressor is None:
+            return embedded
+        # Each worker regresses its own rows: gathered first, the layer's gradient would count once a worker.
+        return [torch.cat([rows, network.regressor(rows)], dim=1) for rows in embedded]
 
     def loss(
         self, outputs: list[torch.Tensor], plan: BatchPlan, epoch: int

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from sketchynet.models.embedder import Embedder
 from sketchynet.stages.batches import random_canvases
 from sketchynet.stages.run_folder import RunFolder
 from sketchynet.stages.runtime import Runtime
@@ -46,9 +47,15 @@ def train_student(
         )
         return chosen, settings.photo_size
 
+    def build() -> Embedder:
+        network = task.new_network(settings.network, settings.canvases, weights)
+        if student.distilled and settings.distillation.kind == "features":
+            network.add_regressor(settings.distillation.components)
+        return network
+
     stage = TrainingStage(
         name=student.name,
-        build=lambda: task.new_network(settings.network, settings.canvases, weights),
+        build=build,
         examples=task.student_examples(student.sketches, folder, distilled=student.distilled, seed=seed),
         plan=plan,
         optimization=optimization,

@@ -69,14 +69,15 @@ def train_networks(runtime: Runtime, *, recipe: Recipe, places: Places, stages: 
             train_member(member, task, runtime, run, sketches=task.indices(TRAIN), weights=places.weights)
         task.store_teacher(runtime, run)
     if "student" in stages:
-        if not run.teacher_embeddings.exists():
+        distilled = recipe.student.distillation.ranking_share < 1.0
+        if distilled and not run.teacher_embeddings.exists():
             raise InputError(f"{run.root} has no finished teacher to distil from; run --stage teacher first")
         jobs = [Student("direct", folds.student, distilled=False)] if recipe.student.direct else []
-        jobs.append(Student("student", folds.student))
-        if folds.cross_fitted:
+        jobs.append(Student("student", folds.student, distilled=distilled))
+        if folds.cross_fitted and recipe.selector.train:
             epochs = recipe.selector.fold_epochs
             jobs += [
-                Student(name, sketches, epochs=epochs)
+                Student(name, sketches, distilled=distilled, epochs=epochs)
                 for name, sketches in zip(folds.judges, folds.fitted, strict=True)
             ]
         for job in jobs:

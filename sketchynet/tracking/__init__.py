@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from sketchynet.errors import InputError
-from sketchynet.tracking.compare import compare
+from sketchynet.tracking.compare import compare, parent_artifacts
 from sketchynet.tracking.environment import environment
 from sketchynet.tracking.jsonl import JournalTracker, NullTracker, Tracker, read_journal
 from sketchynet.tracking.mlflow_store import Imported, MlflowTracker, import_journal
 
 __all__ = [
     "Imported", "JournalTracker", "MlflowTracker", "NullTracker", "Tracker", "compare", "environment",
-    "import_journal", "make_tracker", "read_journal",
+    "import_journal", "make_tracker", "parent_artifacts", "read_journal",
 ]
 
 

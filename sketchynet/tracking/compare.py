@@ -1,4 +1,4 @@
-"""Compare the pipelines of an experiment: a table, their accuracy–FLOPs plot, a small JSON a run.
+"""Compare the pipelines of an experiment: a table and their accuracy–FLOPs plot.
 
 Figures are read from the parent runs: `test/NETWORK/acc1` (a share, 0 to 1), `test/NETWORK/gflops` and
 `test/NETWORK/mean_canvas` (pixels), with `acc1_low` and `acc1_high` where an interval was measured. NETWORK ends in
@@ -7,12 +7,11 @@ full, direct, v1 or v2; a prefix ("shoes/v2") keeps categories apart.
 
 from __future__ import annotations
 
-import json
-import os
 import re
+import tempfile
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import mean, stdev
@@ -21,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from sketchynet.errors import InputError
 from sketchynet.plots import accuracy_flops_plot
 from sketchynet.tables import aligned
-from sketchynet.tracking.mlflow_store import parent_runs
+from sketchynet.tracking.mlflow_store import open_client, parent_runs
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -56,11 +55,11 @@ class RunSummary:
         return self.metrics.get(f"test/{network}/{what}")
 
 
-def compare(experiment: str, uri: str | None, output: Path, *, export: Path | None = None) -> str:
+def compare(experiment: str, uri: str | None, output: Path) -> str:
     """Table of the parent runs of an experiment as aligned text; draws their accuracy–FLOPs plot.
 
-    output: a .png path, or a folder that gets `accuracy_flops.png`. export: a folder that gets one JSON file for
-    each finished run. Raises InputError for an experiment that is unknown or has no run.
+    output: a .png path, or a folder that gets `accuracy_flops.png`. Raises InputError for an experiment that is
+    unknown or has no run.
     """
     runs = [summarise(run) for run in parent_runs(experiment, uri)]
     if not runs:
@@ -75,9 +74,6 @@ def compare(experiment: str, uri: str | None, output: Path, *, export: Path | No
         picture.parent.mkdir(parents=True, exist_ok=True)
         accuracy_flops_plot(points, picture, title=f"{experiment}: accuracy and cost")
         lines += ["", f"plot: {picture}"]
-    if export is not None:
-        written = export_runs(runs, export)
-        lines.append(f"exported: {written} finished runs to {export}")
     return "\n".join(lines)
 
 
@@ -141,16 +137,19 @@ def plot_points(runs: Sequence[RunSummary]) -> list[dict[str, Any]]:
     return points
 
 
-def export_runs(runs: Sequence[RunSummary], folder: Path) -> int:
-    """One JSON file for each finished run, named by run name and id; returns their number."""
-    folder.mkdir(parents=True, exist_ok=True)
-    finished = [run for run in runs if run.status == "FINISHED"]
-    for run in finished:
-        path = folder / f"{re.sub(r'[^0-9A-Za-z._-]+', '-', run.name)}-{run.run_id[:8]}.json"
-        partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps(asdict(run), indent=1, sort_keys=True) + "\n")
-        os.replace(partial, path)
-    return len(finished)
+def parent_artifacts(experiment: str, uri: str | None, name: str) -> Iterator[tuple[str, Path | None]]:
+    """Name of every finished pipeline of an experiment, and its artifact `name` in a folder that lives until the next
+    one is asked for; None where it has no such artifact."""
+    client = open_client(uri)
+    for run in parent_runs(experiment, uri):
+        if run.info.status != "FINISHED":
+            continue
+        shown = run.info.run_name or run.info.run_id
+        if name not in {item.path for item in client.list_artifacts(run.info.run_id)}:
+            yield shown, None
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            yield shown, Path(client.download_artifacts(run.info.run_id, name, folder))
 
 
 def _by_network(runs: Sequence[RunSummary]) -> dict[tuple[str, str], list[RunSummary]]:

@@ -212,5 +212,8 @@ def test_the_whole_pipeline_runs_and_goes_on(tmp_path: Path, capsys: pytest.Capt
     assert summary["systems"]["v1@32"]["all"]["acc1"] > 0.5  # a third by chance
     assert summary["queries"][0]["category"] in WORDS
     names = {p.name for p in (run / "pictures").iterdir()}
-    assert names == {"accuracy_flops.png", "canvases.png", "recognition.png", "by_canvas.png", "training.png"}
+    # A sheet of failures only where there are some.
+    assert names - {"failures.png"} == {
+        "accuracy_flops.png", "canvases.png", "recognition.png", "by_canvas.png", "training.png"
+    }
     assert "SketchyNetV2" in capsys.readouterr().out

@@ -6,8 +6,9 @@ import torch
 from small import small_pairs, small_recipe
 
 from sketchynet.losses import triplet_loss
+from sketchynet.models import Embedder
 from sketchynet.ops import relational_huber
-from sketchynet.stages.retrieval import distillation_objective
+from sketchynet.stages.distillation import distillation_objective, principal_coordinates
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
@@ -39,3 +40,84 @@ def test_objective_is_the_papers_mixture_averaged_over_canvases(share: float) ->
     assert float(loss) == pytest.approx(share * ranking + (1 - share) * relational, rel=1e-5)
     assert figures["loss_ranking"] == pytest.approx(ranking, rel=1e-5)
     assert figures["loss_relational"] == pytest.approx(relational, rel=1e-5)
+
+
+def _teacher(size: int) -> dict[str, torch.Tensor]:
+    pairs, generator = small_pairs(), torch.Generator().manual_seed(0)
+    tables = {"sketches": len(pairs.sketches), "photos": len(pairs.photos)}
+    return {name: torch.randn(count, size, generator=generator) for name, count in tables.items()}
+
+
+def test_row_softmax_takes_the_place_of_the_relations() -> None:
+    pairs, teacher = small_pairs(), _teacher(5)
+    recipe = small_recipe(
+        "student.distillation.kind=softmax", "student.distillation.ranking_share=0.25", "student.distillation.temperature=0.5",
+        "student.distillation.scale=3.0",
+    )
+    sketches = np.array([0, 5, 9])
+    photos = pairs.sketch_photo[sketches]
+    sketch, photo = [torch.randn(3, 4) for _ in range(2)], torch.randn(3, 4)
+    loss, figures = distillation_objective(recipe, pairs, teacher)(sketch, photo, sketches, photos)
+    naive = 0.0
+    for rows in sketch:
+        wanted = torch.softmax(-torch.cdist(teacher["sketches"][sketches], teacher["photos"][photos]) / 0.5, dim=1)
+        found = torch.softmax(-torch.cdist(rows, photo) / 0.5, dim=1)
+        naive += 3.0 * float((wanted * (wanted.log() - found.log())).sum(dim=1).mean()) / 2
+    assert figures["loss_softmax"] == pytest.approx(naive, rel=1e-4)
+    assert float(loss) == pytest.approx(0.25 * figures["loss_ranking"] + 0.75 * naive, rel=1e-4)
+
+
+def test_features_are_regressed_from_the_columns_behind_the_embedding() -> None:
+    pairs, teacher = small_pairs(), _teacher(5)
+    recipe = small_recipe(
+        "student.distillation.kind=features", "student.distillation.components=5", "student.distillation.ranking_share=0.5"
+    )
+    objective = distillation_objective(recipe, pairs, teacher)
+    known = principal_coordinates(teacher, 5)
+    sketches = np.array([0, 5, 9])
+    photos = pairs.sketch_photo[sketches]
+    embedded, photo = torch.randn(3, 4), torch.randn(3, 4)
+
+    def outputs(factor: float) -> tuple[list[torch.Tensor], torch.Tensor]:
+        rows = torch.cat([embedded, factor * known["sketches"][sketches]], dim=1)
+        return [rows, rows], torch.cat([photo, factor * known["photos"][photos]], dim=1)
+
+    for factor, expected in ((1.0, 0.0), (0.0, 1.0), (0.5, 0.25)):
+        sketch, pictured = outputs(factor)
+        _, figures = objective(sketch, pictured, sketches, photos)
+        distilled = figures["loss_features"] / recipe.student.distillation.scale
+        assert distilled == pytest.approx(expected, abs=1e-6)
+    alone = small_recipe("student.distillation.ranking_share=1")
+    ranking, _ = distillation_objective(alone, pairs, teacher)([embedded, embedded], photo, sketches, photos)
+    assert figures["loss_ranking"] == pytest.approx(float(ranking), rel=1e-6)  # the columns do not rank
+
+
+@pytest.mark.parametrize("size", [3, 40])
+def test_principal_coordinates_keep_distances_and_what_is_unknown(size: int) -> None:
+    teacher = _teacher(size)
+    teacher["sketches"][::7] = float("nan")
+    found = principal_coordinates(teacher, 64)
+    assert found["sketches"].shape == (len(teacher["sketches"]), 64) and found["sketches"].isnan().any(dim=1).sum() > 3
+    kept = ~teacher["sketches"].isnan().any(dim=1)
+    assert torch.equal(kept, ~found["sketches"].isnan().any(dim=1))
+    before = torch.cdist(teacher["sketches"][kept], teacher["photos"])
+    torch.testing.assert_close(torch.cdist(found["sketches"][kept], found["photos"]), before, rtol=1e-4, atol=1e-4)
+    # The first component carries most: fewer columns are the first of many.
+    few = principal_coordinates(teacher, 2)["photos"]
+    torch.testing.assert_close(few, found["photos"][:, :2])
+    spread = torch.cat([found["sketches"][kept], found["photos"]]).var(dim=0)
+    assert (spread[:3].diff() <= 1e-6).all()
+
+
+def test_a_regressor_is_trained_but_no_part_of_the_network() -> None:
+    from sketchynet.flops import count_parameters, embedder_flops
+    from sketchynet.models import build_from_config
+
+    plain, helped = (Embedder("vgg_tiny", canvases=(16, 32)) for _ in range(2))
+    helped.add_regressor(7)
+    assert count_parameters(helped) == count_parameters(plain) and embedder_flops(helped, 32) == embedder_flops(plain, 32)
+    twin = build_from_config(helped.config)
+    assert isinstance(twin, Embedder) and twin.regressor is not None and twin.regressor.weight.shape == (7, helped.dim)
+    twin.load_state_dict(helped.state_dict())
+    canvas = torch.randint(0, 256, (2, 16, 16), dtype=torch.uint8)
+    torch.testing.assert_close(twin.eval().embed_sketches(canvas), helped.eval().embed_sketches(canvas))

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sketchynet.stages.evaluate import System, _chosen, _matched_mixture, _oracle, _shuffled
+from sketchynet.stages.systems import System, chosen_system, matched_mixture, oracle_system, shuffled_system
 
 RANKS = np.array([[1, 1, 1], [3, 1, 1], [9, 9, 1], [9, 9, 9]])
 SIZES = (16, 32, 64)
@@ -20,11 +20,11 @@ def _fixed() -> list[System]:
 
 def _v2(choices: list[int]) -> System:
     picked = np.array(choices)
-    return _chosen("v2", "v2", 12, RANKS, picked, np.asarray(COST)[picked], SIZES)
+    return chosen_system("v2", "v2", 12, RANKS, picked, np.asarray(COST)[picked], SIZES)
 
 
 def test_oracle_takes_the_cheapest_canvas_that_succeeds() -> None:
-    oracle = _oracle(_fixed(), RANKS, SIZES)
+    oracle = oracle_system(_fixed(), RANKS, SIZES)
     assert oracle.canvases.tolist() == [16, 32, 64, 16]
     assert oracle.hits(1).tolist() == [1, 1, 1, 0]
     assert oracle.flops.tolist() == [1, 4, 16, 1]
@@ -32,7 +32,7 @@ def test_oracle_takes_the_cheapest_canvas_that_succeeds() -> None:
 
 def test_shuffled_is_the_exact_expectation_over_permutations() -> None:
     choices = [0, 1, 2, 0]
-    shuffled = _shuffled(_v2(choices), RANKS, np.array(choices), SIZES)
+    shuffled = shuffled_system(_v2(choices), RANKS, SIZES)
     from itertools import permutations
 
     drawn = [np.mean([RANKS[i, c] == 1 for i, c in enumerate(p)]) for p in permutations(choices)]
@@ -42,7 +42,7 @@ def test_shuffled_is_the_exact_expectation_over_permutations() -> None:
 
 def test_mixture_is_the_best_at_the_same_cost() -> None:
     v2 = _v2([0, 1, 2, 0])
-    mixture = _matched_mixture(v2, _fixed(), RANKS, SIZES)
+    mixture = matched_mixture(v2, _fixed(), RANKS, SIZES)
     budget = v2.flops.mean()
     assert mixture.flops.mean() == pytest.approx(budget)
     accuracy = (RANKS == 1).mean(axis=0)

@@ -1,0 +1,195 @@
+"""The claims as sets of recipes: each varies one thing of a base recipe and names what it is compared with."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from sketchynet.config import Recipe, override
+from sketchynet.errors import InputError
+
+_STUDENT_ALONE = ("student.direct=false", "selector.train=false")
+"""Sets about the student spend nothing on what they do not compare."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One configuration of a set."""
+
+    name: str
+    changes: tuple[str, ...] = ()
+    """``key=value`` changes of the base recipe, as for ``--set``."""
+    teacher: bool = True
+    """Whether a full network is trained (or borrowed); a student that is not distilled needs none."""
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A named set of configurations."""
+
+    name: str
+    question: str
+    base: Recipe
+    variants: tuple[Variant, ...]
+    reference: str
+    """Name of the variant that the others are compared with."""
+    compare: Literal["largest", "same", "v2"] = "largest"
+    """SketchyNetV1 at the largest canvas, V1 at each canvas with the reference at the same one, or V2."""
+
+    def recipe(self, variant: Variant, seed: int) -> Recipe:
+        """The recipe of a variant; its name says what it changes."""
+        changed = override(self.base, [*variant.changes, f"seed={seed}"])
+        if not variant.changes:
+            return changed
+        told = [change for change in variant.changes if change not in _STUDENT_ALONE]
+        return changed.model_copy(update={"name": f"{self.base.name}[{', '.join(told) or 'student alone'}]"})
+
+    def only(self, names: Sequence[str] | None) -> Experiment:
+        """The experiment with some of its variants.
+
+        Raises:
+            InputError: it has no such variant.
+        """
+        if names is None:
+            return self
+        known = {variant.name: variant for variant in self.variants}
+        for name in names:
+            if name not in known:
+                raise InputError(f"experiment {self.name!r} has no configuration {name!r}; there are: {', '.join(known)}")
+        return replace(self, variants=tuple(known[name] for name in names))
+
+    def position(self, variant: Variant) -> int:
+        """Place of a variant in the whole set, for tables."""
+        return [v.name for v in EXPERIMENTS[self.name](self.base).variants].index(variant.name)
+
+
+def _distillation(base: Recipe) -> Experiment:
+    shares = (0.0, 0.25, 0.5, 0.75)
+    swept = tuple(
+        Variant(f"λ = {share:g}", (f"student.distillation.ranking_share={share:g}", *_STUDENT_ALONE)) for share in shares
+    )
+    direct = Variant("trained directly", ("student.distillation.ranking_share=1", *_STUDENT_ALONE), teacher=False)
+    question = "Does distillation help, and with how much of the ranking loss (λ)?"
+    return Experiment("distillation", question, base, (direct, *swept), direct.name)
+
+
+def _relations(base: Recipe) -> Experiment:
+    named = {
+        "all relations": (1, 1, 1),
+        "without sketch–positive": (0, 1, 1),
+        "without sketch–negative": (1, 0, 1),
+        "without positive–negative": (1, 1, 0),
+    }
+    variants = tuple(
+        Variant(name, (f"student.distillation.relations={list(weights)}", *_STUDENT_ALONE)) for name, weights in named.items()
+    )
+    return Experiment("relations", "Which of the distilled relations matter?", base, variants, "all relations")
+
+
+def _rivals(base: Recipe) -> Experiment:
+    variants = [Variant("relations", _STUDENT_ALONE)]
+    # Both rivals are of order one where L_RKD is small, so that no factor is needed.
+    for kind, name in (("features", "feature regression"), ("softmax", "row softmax")):
+        changes = (f"student.distillation.kind={kind}", "student.distillation.scale=1", *_STUDENT_ALONE)
+        variants.append(Variant(name, changes))
+    question = "Do distilled relations beat regressed features and distilled row softmax?"
+    return Experiment("rivals", question, base, tuple(variants), "relations")
+
+
+def _canvases(base: Recipe) -> Experiment:
+    alone = tuple(
+        Variant(f"{size} alone", (f"student.canvases=[{size}]", "student.canvases_per_step=null", *_STUDENT_ALONE))
+        for size in base.student.canvases
+    )
+    question = "What does one student for all canvases cost against one student a canvas?"
+    return Experiment("canvases", question, base, (Variant("all canvases", _STUDENT_ALONE), *alone), "all canvases", "same")
+
+
+def _resolution(base: Recipe) -> Experiment:
+    full = base.student.photo_size
+    sizes = [size for size in (32, 64, 128, 256) if size < full]
+
+    def variant(name: str, sketch: int, photo: int) -> Variant:
+        changes = (
+            f"student.canvases=[{sketch}]", "student.canvases_per_step=null", f"student.photo_size={photo}",
+            "student.distillation.ranking_share=1", *_STUDENT_ALONE,
+        )
+        return Variant(name, changes, teacher=False)
+
+    variants = [variant(f"sketch and photo at {full}", full, full)]
+    variants += [variant(f"sketch at {size}", size, full) for size in sizes]
+    variants += [variant(f"photo at {size}", full, size) for size in sizes]
+    question = "Who loses more by fewer pixels, sketches or photos (the pilot study)?"
+    return Experiment("resolution", question, base, tuple(variants), variants[0].name)
+
+
+def _prices(base: Recipe) -> Experiment:
+    prices = "selector.cost_weights=[0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7]"
+    variants = tuple(
+        Variant(name, (prices, f"selector.gradient={kind}"))
+        for name, kind in (("all-action gradient", "expected"), ("sampled REINFORCE", "sampled"))
+    )
+    return Experiment("prices", "What does V2 reach at every price of FLOPs (λ_F)?", base, variants, variants[1].name, "v2")
+
+
+def _policies(base: Recipe) -> Experiment:
+    variants = (
+        Variant("GRU over the points", ("selector.reads=points",)),
+        Variant("statistics of the strokes", ("selector.reads=statistics",)),
+        Variant("both", ("selector.reads=both",)),
+    )
+    return Experiment("policies", "What should the policy read?", base, variants, variants[0].name, "v2")
+
+
+def _students(base: Recipe) -> Experiment:
+    def variant(name: str, backbone: str, weights: str) -> Variant:
+        changes = (f"student.network.backbone={backbone}", f"student.network.weights={weights}", "selector.train=false")
+        return Variant(name, changes)
+
+    variants = (
+        variant("MobileNetV2", "mobilenet_v2", "mobilenet_v2_imagenet.safetensors"),
+        variant("SqueezeNet 1.1", "squeezenet1_1", "squeezenet1_1_imagenet.safetensors"),
+        variant("GhostNet (timm), from random weights", "timm:ghostnet_100", "null"),
+    )
+    return Experiment("students", "Is the student plug-and-play?", base, variants, variants[0].name)
+
+
+def _teachers(base: Recipe) -> Experiment:
+    def variant(name: str, members: int, flip: bool) -> Variant:
+        return Variant(name, (f"teacher.members={members}", f"teacher.flip={str(flip).lower()}", *_STUDENT_ALONE))
+
+    variants = (
+        variant("one network", 1, False),
+        variant("two networks", 2, False),
+        variant("two networks, mirrored too", 2, True),
+        variant("four networks, mirrored too", 4, True),
+    )
+    return Experiment("teachers", "How strong must the full network be?", base, variants, variants[0].name)
+
+
+EXPERIMENTS: dict[str, Callable[[Recipe], Experiment]] = {
+    "distillation": _distillation,
+    "relations": _relations,
+    "rivals": _rivals,
+    "canvases": _canvases,
+    "resolution": _resolution,
+    "prices": _prices,
+    "policies": _policies,
+    "students": _students,
+    "teachers": _teachers,
+}
+
+
+def find_experiment(name: str, base: Recipe) -> Experiment:
+    """An experiment over variants of a recipe.
+
+    Raises:
+        InputError: there is none of that name.
+    """
+    if name not in EXPERIMENTS:
+        near = difflib.get_close_matches(name, EXPERIMENTS, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(EXPERIMENTS)}"
+        raise InputError(f"no experiment {name!r}; {hint}")
+    return EXPERIMENTS[name](base)

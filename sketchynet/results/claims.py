@@ -1,0 +1,214 @@
+"""A claim's recipe set as one table: every variant over its seeds, compared with the set's reference.
+
+Which run belongs to which set is noted in its summary (``experiments``) by whoever ran the set; the order of the
+variants, the reference and the comparison are noted there too, so that a table outlives a change of the recipes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from sketchynet.errors import InputError
+from sketchynet.report import display_name
+from sketchynet.results.pooling import (
+    RESAMPLES,
+    Pool,
+    interval_text,
+    markdown,
+    percent,
+    pool,
+    same_queries,
+    spread_text,
+)
+from sketchynet.results.summary import Summary
+from sketchynet.retrieval import Interval, bootstrap_interval
+
+
+def experiment_section(
+    name: str, base: str | None, summaries: Sequence[Summary]
+) -> tuple[str, list[dict[str, Any]]]:
+    """The table of an experiment as Markdown, and points for its accuracy–FLOPs plot (none without policies).
+
+    Args:
+        base: recipe that the variants are made from; may be left out where there is one alone.
+
+    Raises:
+        InputError: the runs are of several bases and none is named, or the seeds of a variant do not fit together.
+    """
+    groups = _groups(name, summaries)
+    if base is None and len(groups) > 1:
+        raise InputError(f"experiment {name!r} was run from {', '.join(sorted(groups))}: name one, as in `experiment {name} {min(groups)}`")
+    chosen = next(iter(groups), None) if base is None else base
+    if chosen not in groups:
+        of_base = f" --recipe {base}" if base else ""
+        return f"*No finished run yet: `sketchynet experiment run {name}{of_base} --seeds 0 1 2`.*", []
+    members, runs = groups[chosen]
+    first = members[0]
+    pools = {
+        member["variant"]: pool([run for run, m in zip(runs, members, strict=True) if m["variant"] == member["variant"]])
+        for member in sorted(members, key=lambda m: m["position"])
+    }
+    reference = pools.get(first["reference"])
+    table = {"largest": _by_largest, "same": _by_canvas, "v2": _by_policy}[first["compare"]]
+    parts = [_heading(name, chosen, first, pools), table(pools, reference)]
+    points = _policy_points(pools) if first["compare"] == "v2" else []
+    return "\n\n".join(parts), points
+
+
+def _groups(name: str, summaries: Sequence[Summary]) -> dict[str, tuple[list[dict[str, Any]], list[Summary]]]:
+    """Memberships and runs of an experiment, by base recipe."""
+    groups: dict[str, tuple[list[dict[str, Any]], list[Summary]]] = {}
+    for run in summaries:
+        for member in run.values["experiments"]:
+            if member["experiment"] == name:
+                members, runs = groups.setdefault(member["base"], ([], []))
+                members.append(member)
+                runs.append(run)
+    return groups
+
+
+def _heading(name: str, base: str, member: dict[str, Any], pools: dict[str, Pool]) -> str:
+    count = sum(len(pooled.runs) for pooled in pools.values())
+    seeds = sorted({seed for pooled in pools.values() for seed in pooled.seeds})
+    text = (
+        f"Experiment `{name}` on `{base}`: {_counted(len(pools), 'configuration')}, {_counted(count, 'run')}, "
+        f"seeds {', '.join(map(str, seeds))}; "
+        f"each configuration read the test split once a seed. Differences are to “{member['reference']}”, in points of "
+        "Acc@1, paired by query over the common seeds, with 95 % intervals."
+    )
+    return text if member["reference"] in pools else f"{text} **The reference has not been run yet.**"
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'s' if number != 1 else ''}"
+
+
+def paired_difference(first: Pool, a: str, second: Pool, b: str) -> Interval | None:
+    """System ``a`` of one configuration minus ``b`` of another, over their common seeds; None where there is none."""
+    seeds = sorted({*first.seeds} & {*second.seeds})
+    if not seeds:
+        return None
+    ours, theirs = ({run.seed: run for run in pooled.runs} for pooled in (first, second))
+    for seed in seeds:
+        if not same_queries(ours[seed], theirs[seed]):
+            raise InputError(f"{ours[seed].place} and {theirs[seed].place} were tested on other queries: they cannot be paired")
+    gaps = [ours[seed].hits(a) - theirs[seed].hits(b) for seed in seeds]
+    return bootstrap_interval(np.mean(gaps, axis=0), resamples=RESAMPLES)
+
+
+def _compared(pooled: Pool, system: str, reference: Pool | None, other: str) -> str:
+    if reference is None or (reference is pooled and system == other):
+        return "–"
+    if other not in reference.systems:
+        return "–"
+    gap = paired_difference(pooled, system, reference, other)
+    return "–" if gap is None else interval_text(gap)
+
+
+def _validation(pooled: Pool, stage: str, key: str) -> str:
+    values = [run.values["validation"].get(stage, {}).get(key) for run in pooled.runs]
+    return "–" if None in values else spread_text(np.array(values, dtype=np.float64))
+
+
+def _accuracy(pooled: Pool, system: str) -> str:
+    if system not in pooled.systems:
+        return "–"
+    return spread_text(pooled.figure(system, "acc1"))
+
+
+def _by_largest(pools: dict[str, Pool], reference: Pool | None) -> str:
+    canvases = sorted({size for pooled in pools.values() for size in pooled.canvases})
+    columns = ["configuration", "seeds", "validation score", *(f"Acc@1 at {size}" for size in canvases)]
+    columns += ["largest canvas, difference"]
+    # Sets about other networks have these two beside each configuration.
+    beside = {
+        f"V1 − {display_name(rival).strip()}": rival
+        for rival in ("direct", "full")
+        if all(_rival(pooled, rival) for pooled in pools.values())
+    }
+    rows = []
+    for variant, pooled in pools.items():
+        row = [variant, str(len(pooled.runs)), _validation(pooled, "student", "validation/score")]
+        row += [_accuracy(pooled, f"v1@{size}") for size in canvases]
+        row.append(_compared(pooled, pooled.largest, reference, reference.largest if reference else ""))
+        row += [interval_text(pooled.difference(pooled.largest, _rival(pooled, rival))) for rival in beside.values()]
+        rows.append([*row, _ids(pooled)])
+    return markdown([*columns, *beside, "runs"], rows)
+
+
+def _rival(pooled: Pool, network: str) -> str:
+    """The system of a network that V1 at its largest canvas is compared with; empty where there is none."""
+    system = network if network == "full" else f"{network}@{pooled.canvases[-1]}"
+    return system if system in pooled.systems else ""
+
+
+def _ids(pooled: Pool) -> str:
+    return " ".join(f"`{run.run_id[:8]}`" for run in pooled.runs)
+
+
+def _by_canvas(pools: dict[str, Pool], reference: Pool | None) -> str:
+    rows = []
+    for variant, pooled in pools.items():
+        for size in pooled.canvases:
+            system = f"v1@{size}"
+            validation = _validation(pooled, "student", f"validation/acc1_{size}")
+            row = [variant, str(size), str(len(pooled.runs)), validation, _accuracy(pooled, system)]
+            rows.append([*row, _compared(pooled, system, reference, system), _ids(pooled)])
+    columns = ["configuration", "canvas", "seeds", "validation Acc@1", "Acc@1", "same canvas, difference", "runs"]
+    return markdown(columns, rows)
+
+
+def _by_policy(pools: dict[str, Pool], reference: Pool | None) -> str:
+    columns = ["configuration", "seeds", "validation Acc@1", "V2 Acc@1", "GFLOPs", "difference"]
+    columns += [f"V2 − {display_name(rival).strip()}" for rival in ("mixture", "shuffled", "rule")]
+    rows = []
+    for variant, pooled in pools.items():
+        if "v2" not in pooled.systems:
+            continue
+        cost = pooled.figure("v2", "gflops").mean()
+        row = [variant, str(len(pooled.runs)), _validation(pooled, "selector", "acc1"), _accuracy(pooled, "v2")]
+        row += [f"{cost:.4f}", _compared(pooled, "v2", reference, "v2")]
+        rivals = ("mixture", "shuffled", "rule")
+        row += [interval_text(pooled.difference("v2", r)) if r in pooled.systems else "–" for r in rivals]
+        rows.append([*row, _ids(pooled)])
+    return "\n\n".join([markdown([*columns, "runs"], rows), *_prices(pools)])
+
+
+def _prices(pools: dict[str, Pool]) -> list[str]:
+    """V2 as trained at every price, before calibration: what the Pareto curve is made of."""
+    rows = []
+    for variant, pooled in pools.items():
+        for name, accuracy, cost in _priced(pooled):
+            rows.append([variant, name, f"{cost:.4f}", percent(accuracy)])
+    return [markdown(["configuration", "λ_F", "GFLOPs", "Acc@1"], rows)] if rows else []
+
+
+def _priced(pooled: Pool) -> list[tuple[str, float, float]]:
+    """Price, mean Acc@1 and mean GFLOPs of every policy as trained, ascending by price."""
+    shared = set.intersection(*(set(run.values["systems"]) for run in pooled.runs))
+    names = sorted((n for n in shared if n.startswith("v2[")), key=lambda n: float(n[3:-1]))
+    return [
+        (
+            name[3:-1],
+            float(pooled.figure(name, "acc1").mean()),
+            float(pooled.figure(name, "gflops").mean()),
+        )
+        for name in names
+    ]
+
+
+def _policy_points(pools: dict[str, Pool]) -> list[dict[str, Any]]:
+    """Fixed canvases of the first configuration and the policies of all at every price."""
+    first = next(iter(pools.values()))
+    points = []
+    for size in first.canvases:
+        figures = [run.figures(f"v1@{size}") for run in first.runs]
+        cost, accuracy = (float(np.mean([f[key] for f in figures])) for key in ("gflops", "acc1"))
+        points.append({"label": str(size), "group": "v1", "gflops": cost, "accuracy": accuracy})
+    for variant, pooled in pools.items():
+        for price, accuracy, cost in _priced(pooled):
+            points.append({"label": price, "group": variant, "gflops": cost, "accuracy": accuracy})
+    return points

@@ -1,0 +1,123 @@
+"""Seeds pooled: outcomes of every system, differences over seeds and queries, and what does not belong together."""
+
+from __future__ import annotations
+
+import pytest
+from summaries import make_summary, member
+
+from sketchynet.errors import InputError
+from sketchynet.results.claims import experiment_section, paired_difference
+from sketchynet.results.pooling import _sufficing, plot_points, pool, pooled_table, sufficing_table
+
+
+def test_outcomes_of_every_system() -> None:
+    run = make_summary(0)
+    assert run.hits("full").tolist() == [0, 1, 1]
+    assert run.hits("direct@32").tolist() == [1, 0, 0]
+    assert run.hits("v1@16").tolist() == [0, 1, 0] and run.hits("v1@32").tolist() == [1, 1, 0]
+    assert run.hits("v1@16", q=2).tolist() == [1, 1, 0]
+    assert run.hits("v2").tolist() == [1, 1, 0] and run.hits("v2[0.1]").tolist() == [0, 1, 0]
+    assert run.hits("rule").tolist() == [1, 1, 0] and run.hits("oracle").tolist() == [1, 1, 0]
+    assert run.hits("mixture").tolist() == [0.75, 1, 0]
+    assert run.hits("shuffled") == pytest.approx([1 / 3, 1, 0])
+    with pytest.raises(InputError, match=r"tiny-0\.json: no system 'v3'.*full, direct@16"):
+        run.hits("v3")
+
+
+def test_differences_are_pooled_over_seeds_and_queries() -> None:
+    pooled = pool([make_summary(1), make_summary(0)])
+    assert pooled.seeds == (0, 1)
+    value = pooled.difference("v2", "v1@16")
+    # Per query, mean over the seeds: (1 + 0)/2, (0 + 1)/2, 0.
+    assert value.value == pytest.approx(1 / 3)
+    assert value.low == 0.0 and value.high == 0.5
+    assert pooled.difference("v2", "v1@16", "right") == (0.0, 0.0, 0.0)
+
+
+def test_the_table_tells_systems_differences_canvases_and_runs() -> None:
+    text = pooled_table(pool([make_summary(0), make_summary(1)]))
+    assert "| SketchyNetV2 | 2.00 M | 0.0500 | 50.00 | 50.00 | 50.00 ± 0.00 |" in text
+    assert "| SketchyNetV2 − SketchyNetV1 at 32 | +0.00 | +33.33 | +16.67 [+0.00, +50.00] |" in text
+    assert "| SketchyNetV1 at 32 − trained directly at 32 | +33.33 | +33.33 | +33.33 [+0.00, +100.00] |" in text
+    assert "| FLOPs of SketchyNetV1 at 32 over those of V2 | 2.00× | 2.00× |" in text
+    assert "| queries at 16 / 32 | 2 / 1 | 2 / 1 |" in text and "ink at 2.5: 16, 32" in text
+    assert "seed 1 `tiny1000` (aaaaaaa, 2 CPU cores, 2 min)" in text
+
+
+def test_runs_without_a_policy_have_no_canvases() -> None:
+    values = make_summary(0).values
+    systems = {name: figures for name, figures in values["systems"].items() if name in ("v1@16", "v1@32", "oracle")}
+    pooled = pool([make_summary(0, systems=systems, canvas_counts=None, choices={})])
+    text = pooled_table(pooled)
+    assert "queries at" not in text and "SketchyNetV2" not in text and "oracle" in text
+    assert "V2's choice" not in sufficing_table(pooled)
+
+
+def test_what_does_not_belong_together_is_named() -> None:
+    one = make_summary(0)
+    with pytest.raises(InputError, match="no finished run"):
+        pool([])
+    with pytest.raises(InputError, match=r"both seed 0 of tiny; keep one"):
+        pool([one, make_summary(0)])
+    with pytest.raises(InputError, match=r"tiny-0\.json and results/tiny-1\.json.*differ in student\.ranking\.margin"):
+        pool([one, make_summary(1, recipe=("student.ranking.margin=0.4",))])
+    data = {**make_summary(1).values["data"], "split_hash": "xyz"}
+    with pytest.raises(InputError, match=r"differ in data\.split_hash"):
+        pool([one, make_summary(1, data=data)])
+
+
+def test_the_canvas_that_suffices_against_the_strokes() -> None:
+    pooled = pool([make_summary(0)])
+    assert _sufficing(pooled.runs[0]).tolist() == [1, 0, -1]
+    text = sufficing_table(pooled)
+    assert "| cheapest canvas with rank 1 | 16 px | 33.3 % | 2.0 | 20.0 | 2.0 |" in text
+    assert "| cheapest canvas with rank 1 | none finds it | 33.3 % | 9.0 | 90.0 | 1.5 |" in text
+    # Of the two queries that some canvas finds, the one with more of everything needs the larger.
+    assert "| cheapest canvas with rank 1 | ρ with the canvas |  | +1.00 | +1.00 | +1.00 |" in text
+    assert "| V2's choice | 16 px | 66.7 % | 5.5 | 55.0 | 1.8 |" in text
+
+
+def test_points_of_the_plot_are_means_over_seeds() -> None:
+    points = {point["label"] + point["group"]: point for point in plot_points(pool([make_summary(0), make_summary(1)]))}
+    assert points["32v1"]["accuracy"] == pytest.approx(2 / 3) and points["v2v2"]["gflops"] == pytest.approx(0.05)
+    assert "v2[0.1]v2[0.1]" not in points
+
+
+def test_a_claim_compares_with_its_reference_over_the_common_seeds() -> None:
+    better = [[1, 1], [1, 1], [1, 1]]
+    runs = [make_summary(seed, experiments=(member("a"),)) for seed in (0, 1)]
+    runs += [make_summary(0, name="other", experiments=(member("b", 1),), ranks=better, recipe=("student.ranking.margin=0.4",))]
+    text, points = experiment_section("claim", None, runs)
+    lines = text.split("\n")
+    assert points == [] and "2 configurations, 3 runs, seeds 0, 1" in lines[0]
+    [first] = [line for line in lines if line.startswith("| a |")]
+    [second] = [line for line in lines if line.startswith("| b |")]
+    assert first.startswith("| a | 2 | 30.00 ± 7.07 |") and "| – |" in first
+    # Seed 0 alone: the third query is found by b and not by a.
+    assert "+33.33 [+0.00, +100.00]" in second and "`other000`" in text
+    assert lines.index(first) < lines.index(second)
+    with pytest.raises(InputError, match="tested on other queries"):
+        data = {**runs[0].values["data"], "queries_hash": "xyz"}
+        paired_difference(pool([make_summary(0, data=data)]), "v1@32", pool(runs[:1]), "v1@32")
+
+
+def test_claims_by_canvas_and_by_policy() -> None:
+    runs = [make_summary(seed, experiments=(member("a", compare="same"),)) for seed in (0, 1)]
+    text, _ = experiment_section("claim", "tiny", runs)
+    assert "| a | 16 | 2 |" in text and "| a | 32 | 2 |" in text
+    runs = [make_summary(seed, experiments=(member("a", compare="v2"),)) for seed in (0, 1)]
+    text, points = experiment_section("claim", "tiny", runs)
+    assert "| a | 2 | 30.00 ± 0.00 | 50.00 ± 0.00 | 0.0500 | – |" in text
+    assert "| a | 0.1 | 0.1000 | 50.00 |" in text
+    assert {point["group"] for point in points} == {"v1", "a"}
+
+
+def test_bases_of_a_claim_are_kept_apart() -> None:
+    runs = [make_summary(0, experiments=(member(),)), make_summary(1, name="x", experiments=(member(base="wide"),))]
+    with pytest.raises(InputError, match=r"was run from tiny, wide: name one, as in `experiment claim tiny`"):
+        experiment_section("claim", None, runs)
+    assert "1 configuration, 1 run, seeds 1" in experiment_section("claim", "wide", runs)[0]
+    text, _ = experiment_section("claim", "narrow", runs)
+    assert "sketchynet experiment run claim --recipe narrow --seeds 0 1 2" in text
+    assert "No finished run yet" in experiment_section("absent", None, runs)[0]
+
