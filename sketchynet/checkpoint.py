@@ -2,12 +2,18 @@
 
 A checkpoint is a directory with ``network.safetensors`` (weights), ``config.json`` (how to rebuild the
 network), ``metrics.json``, and, while a stage is under way, ``state.safetensors`` with ``state.json`` (all
-that an exact resume needs). No file is ever read through pickle.
+that an exact resume needs). ``manifest.json`` holds length and hash of each, so that a damaged file is noticed. No
+file is ever read through pickle.
+
+Directories are paths of this machine or, with the same methods, of any file system that fsspec knows (see
+:mod:`sketchynet.storage`). Here a directory is renamed into place; where renaming copies, as on object stores, the
+manifest is written last, and a directory without one is no checkpoint.
 """
 
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import re
@@ -19,12 +25,14 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, load_file, save_file
 
 from sketchynet.errors import InputError
+from sketchynet.storage import is_local, remove_tree, upload
 
 __all__ = [
-    "latest_epoch",
+    "is_complete",
+    "newest_whole",
     "pack",
     "read_checkpoint_json",
     "read_network",
@@ -34,7 +42,8 @@ __all__ = [
     "write_json",
 ]
 
-_EPOCH = re.compile(r"epoch-(\d{5})")
+_EPOCH = re.compile(r"epoch-\d{5}(-step-\d{6})?")
+_MANIFEST = "manifest.json"
 
 
 def pack(tree: Any) -> tuple[dict[str, torch.Tensor], Any]:
@@ -75,14 +84,19 @@ def unpack(tensors: Mapping[str, torch.Tensor], skeleton: Any) -> Any:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes JSON to a temporary name in the same folder and renames it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    """Writes JSON to a temporary name in the same folder and renames it; elsewhere in one piece."""
+    text = json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n"
+    temporary = path.with_name(f".{path.name}.{os.getpid()}") if is_local(path) else None
     try:
-        temporary.write_text(json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n")
-        os.replace(temporary, path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if temporary is None:
+            path.write_text(text)
+        else:
+            temporary.write_text(text)
+            os.replace(temporary, path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
         raise _writing_failed(path, error) from error
 
 
@@ -94,15 +108,17 @@ def write_checkpoint(
     metrics: Mapping[str, Any],
     state: Any = None,
 ) -> None:
-    """Writes a checkpoint directory under a temporary name and renames it into place.
+    """Writes a checkpoint directory under a temporary name and renames it into place; elsewhere, uploads it.
 
     Raises:
         InputError: the disk is full or the place cannot be written; nothing is left behind.
     """
+    local = is_local(directory)
     temporary: Path | None = None
     try:
-        directory.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
+        if local:
+            directory.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent if local else None))
         save_file({k: v.detach().cpu().contiguous() for k, v in network.items()}, temporary / "network.safetensors")
         _dump(temporary / "config.json", config)
         _dump(temporary / "metrics.json", metrics)
@@ -110,12 +126,18 @@ def write_checkpoint(
             tensors, skeleton = pack(state)
             save_file(tensors, temporary / "state.safetensors")
             _dump(temporary / "state.json", skeleton)
-        for file in temporary.iterdir():
-            _flush(file)
-        if directory.exists():
-            shutil.rmtree(directory)
-        os.replace(temporary, directory)
-        _flush(directory.parent)
+        _dump(temporary / _MANIFEST, {file.name: _fingerprint(file) for file in sorted(temporary.iterdir())})
+        if local:
+            for file in temporary.iterdir():
+                _flush(file)
+            if directory.exists():
+                shutil.rmtree(directory)
+            os.replace(temporary, directory)
+            _flush(directory.parent)
+        else:
+            _remove(directory)
+            upload(temporary, directory, last=_MANIFEST)
+            shutil.rmtree(temporary)
     except (OSError, SafetensorError) as error:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -134,6 +156,12 @@ def _flush(path: Path) -> None:
         os.close(descriptor)
 
 
+def _fingerprint(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return {"bytes": file.tell(), "sha256": digest}
+
+
 def _writing_failed(path: Path, error: Exception) -> InputError:
     full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error) or "os error 28" in str(error)
     reason = "the disk is full" if full else str(error)
@@ -143,34 +171,87 @@ def _writing_failed(path: Path, error: Exception) -> InputError:
     )
 
 
+def is_complete(directory: Path) -> bool:
+    """Whether a checkpoint lies there whole."""
+    return directory.exists() if is_local(directory) else (directory / _MANIFEST).exists()
+
+
 def remove_partial(folder: Path) -> None:
-    """Removes what a killed writer left under temporary names."""
-    for leftover in folder.glob(".*-*") if folder.is_dir() else ():
-        if leftover.is_dir():
-            shutil.rmtree(leftover)
+    """Removes what a killed writer left behind: temporary names, and uploads without their manifest."""
+    if not folder.is_dir():
+        return
+    for leftover in list(folder.iterdir()):
+        partial = leftover.name.startswith(".") if is_local(folder) else not is_complete(leftover)
+        if partial and leftover.is_dir():
+            remove_tree(leftover)
 
 
 def prune_epochs(folder: Path, *, keep: int) -> None:
     """Removes all but the newest ``keep`` epoch checkpoints of a stage."""
     for directory in _epochs(folder)[:-keep] if keep else _epochs(folder):
-        shutil.rmtree(directory)
+        _remove(directory)
 
 
-def epoch_directory(folder: Path, epoch: int) -> Path:
-    """Where the checkpoint after ``epoch`` epochs lies."""
-    return folder / f"epoch-{epoch:05d}"
+def _remove(directory: Path) -> None:
+    """Removes a checkpoint; half removed it is none any more."""
+    if not is_local(directory):
+        (directory / _MANIFEST).unlink(missing_ok=True)
+    if directory.exists():
+        remove_tree(directory)
 
 
-def latest_epoch(folder: Path) -> Path | None:
-    """The newest epoch checkpoint of a stage, as found on the storage."""
-    found = _epochs(folder)
-    return found[-1] if found else None
+def epoch_directory(folder: Path, epoch: int, step: int = 0) -> Path:
+    """Where the checkpoint after ``epoch`` epochs, and ``step`` steps of the next, lies."""
+    return folder / (f"epoch-{epoch:05d}" + (f"-step-{step:06d}" if step else ""))
+
+
+def newest_whole(folder: Path) -> tuple[Path | None, list[str]]:
+    """The newest undamaged epoch checkpoint of a stage, as found on the storage; what is wrong with newer ones.
+
+    Raises:
+        InputError: there are checkpoints, and all are damaged.
+    """
+    damaged: list[str] = []
+    for directory in reversed(_epochs(folder)):
+        try:
+            verify(directory)
+        except InputError as error:
+            damaged.append(str(error))
+            continue
+        return directory, damaged
+    if damaged:
+        raise InputError(
+            f"{folder}: every checkpoint is damaged ({'; '.join(damaged)}). Remove {folder}; --resume then trains this "
+            "stage from its start"
+        )
+    return None, []
+
+
+def verify(directory: Path) -> None:
+    """Compares the files of a checkpoint with its manifest.
+
+    Raises:
+        InputError: a file is missing, cut or changed; names it.
+    """
+    if not (directory / _MANIFEST).exists():
+        raise InputError(f"{directory} is damaged: {_MANIFEST} is missing")
+    for name, wanted in read_checkpoint_json(directory, "manifest").items():
+        path = directory / name
+        try:
+            found = _fingerprint(path)
+        except OSError as error:
+            raise InputError(f"{path} cannot be read ({error})") from None
+        if found["bytes"] != wanted["bytes"]:
+            raise InputError(f"{path} is damaged: {found['bytes']} bytes instead of {wanted['bytes']}")
+        if found != wanted:
+            raise InputError(f"{path} is damaged: its content is not what was written (SHA-256)")
 
 
 def _epochs(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
-    return sorted(p for p in folder.iterdir() if _EPOCH.fullmatch(p.name) and p.is_dir())
+    found = [path for path in folder.iterdir() if _EPOCH.fullmatch(path.name) and is_complete(path)]
+    return sorted(found, key=lambda path: path.name)
 
 
 def read_state(directory: Path) -> Any:
@@ -184,7 +265,7 @@ def read_network(directory: Path) -> dict[str, torch.Tensor]:
 
 
 def read_checkpoint_json(directory: Path, name: str) -> Any:
-    """``config``, ``metrics`` or ``state`` of a checkpoint."""
+    """``config``, ``metrics``, ``state`` or ``manifest`` of a checkpoint."""
     path = directory / f"{name}.json"
     try:
         return json.loads(path.read_text())
@@ -196,7 +277,7 @@ def read_checkpoint_json(directory: Path, name: str) -> Any:
 
 def _load(path: Path) -> dict[str, torch.Tensor]:
     try:
-        return load_file(path)
+        return load_file(path) if is_local(path) else load(path.read_bytes())
     except FileNotFoundError:
         raise InputError(f"{path.parent} is not a checkpoint: {path.name} is missing") from None
     except SafetensorError as error:
@@ -230,5 +311,3 @@ def load_into(module: torch.nn.Module, weights: Mapping[str, torch.Tensor], *, p
             "give the recipe that the checkpoint was trained with"
         )
     module.load_state_dict(dict(weights))
-
-

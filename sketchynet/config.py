@@ -104,8 +104,19 @@ class OptimizationConfig(Section):
     averaging: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Decay of the exponential average of weights that is evaluated and kept; 0 keeps the last weights. Early
     on the average is shorter, so that it does not drag the first weights along."""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """Arithmetic of the forward pass (autocast); the loss is float32."""
+    accumulate: Positive = 1
+    """Parts that every worker's share of the batch is embedded in, one after another, for batches that do not fit into
+    memory. The loss still sees all embeddings of the global batch at once, and so every negative and relation: a
+    first pass without gradients embeds all parts, a second one repeats each part to send its gradient back, for a
+    third more computing. Batch norms that are not frozen take their statistics from the part."""
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Arithmetic of the forward pass (autocast); the loss is float32. ``float16`` scales the loss, so that small
+    gradients survive; the scale is part of the checkpoint."""
+    compile: bool = False
+    """Compile the backbone with ``torch.compile``: about a minute for every canvas size, then faster steps. Needs a C++
+    compiler on the CPU. Rounding differs from the uncompiled network's."""
+    checkpoint_every: Positive | None = None
+    """Steps between checkpoints inside an epoch, for epochs of hours; there is one after every epoch anyway."""
     validate_every: Positive = 5
     """Epochs between validations (the last epoch is always validated)."""
     keep: Literal["best", "last"] = "best"

@@ -6,6 +6,7 @@ The driver (this process) alone owns the records and the progress bars; workers 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -77,6 +78,8 @@ class Recorder:
             if self._bar is not None:
                 self._bar.n = report.step
                 self._bar.set_postfix_str(_headline(report.metrics))
+        elif report.kind == "notice":
+            tqdm.write(report.payload["text"], file=sys.stderr)
         elif report.kind == "artifact":
             self._tracker.artifact(Path(report.payload["path"]), report.stage)
         elif report.kind == "end":
@@ -184,7 +187,7 @@ def _device(execution: Execution) -> str:
 
 def _train_selector(task: Task, places: Places, execution: Execution, recorder: Recorder) -> None:
     run = places.run
-    if run.final("selector").exists() or not task.recipe.selector.train:
+    if checkpoint.is_complete(run.final("selector")) or not task.recipe.selector.train:
         return
     folds = task.folds()
     student = read_embedder(run.final("student"))
@@ -248,5 +251,5 @@ def tracked_figures(summary: dict[str, Any]) -> dict[str, float]:
 def _keep_networks(places: Places, tracker: Tracker) -> None:
     """Hands the finished networks of SketchyNetV2 to the tracker."""
     for name in ("student", "selector"):
-        if places.run.final(name).exists():
+        if checkpoint.is_complete(places.run.final(name)):
             tracker.artifact(places.run.final(name), name)

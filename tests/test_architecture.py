@@ -16,7 +16,7 @@ LEVELS = [
     {"_arrays", "sketch"},
     {"_core", "raster", "ops", "vectorize"},
     {"augment", "data", "models", "losses", "retrieval", "flops"},
-    {"config", "checkpoint", "tables", "plots"},
+    {"config", "checkpoint", "storage", "tables", "plots"},
     {"stages"},
     {"data_report", "distributed", "pictures", "recipes", "report", "results", "tracking"},
     {"pipeline"},

@@ -46,10 +46,12 @@ def test_newest_epoch_is_found_and_old_ones_pruned(tmp_path) -> None:
     for epoch in (1, 2, 10):
         _write(checkpoint.epoch_directory(tmp_path, epoch))
     (tmp_path / ".epoch-00011-abc").mkdir()
-    assert checkpoint.latest_epoch(tmp_path).name == "epoch-00010"
+    _write(checkpoint.epoch_directory(tmp_path, 2, 30))
+    newest, damaged = checkpoint.newest_whole(tmp_path)
+    assert newest is not None and newest.name == "epoch-00010" and not damaged
     checkpoint.prune_epochs(tmp_path, keep=2)
     checkpoint.remove_partial(tmp_path)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["epoch-00002", "epoch-00010"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["epoch-00002-step-000030", "epoch-00010"]
 
 
 def test_truncated_weights_are_named(tmp_path) -> None:

@@ -15,7 +15,8 @@ Shapes: B batch, C channels, N domains.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -64,9 +65,26 @@ class PrivateBatchNorm(nn.Module):
         return max(self.momentum, 1.0 / self._counts[self.domain])
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.training and torch.compiler.is_compiling():
+            return self._compiled(x)
         factor = self._update_factor() if self.training else 0.0
         mean, var = self.running_mean[self.domain], self.running_var[self.domain]
         return F.batch_norm(x, mean, var, self.weight, self.bias, self.training, factor, self.eps)
+
+    def _compiled(self, x: Tensor) -> Tensor:
+        """The same step for torch.compile: the weight of a batch's statistics is a tensor.
+
+        As a number it would be part of the compiled code, and every one of the first batches a compilation.
+        """
+        self._counts = None
+        tracked = self.num_batches_tracked[self.domain].add_(1)
+        with torch.no_grad():
+            factor = (1.0 / tracked).clamp(min=self.momentum)
+            var, mean = torch.var_mean(x.float(), dim=(0, 2, 3), correction=0)
+            count = x.numel() // x.shape[1]
+            self.running_mean[self.domain].lerp_(mean, factor)
+            self.running_var[self.domain].lerp_(var * (count / (count - 1)), factor)
+        return F.batch_norm(x, None, None, self.weight, self.bias, True, 0.0, self.eps)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         for name in ("running_mean", "running_var", "num_batches_tracked"):
@@ -163,6 +181,21 @@ def set_domain(network: nn.Module, domain: int) -> None:
     for module in network.modules():
         if isinstance(module, PrivateBatchNorm):
             module.domain = domain
+
+
+@contextmanager
+def statistics_kept(network: nn.Module) -> Iterator[None]:
+    """Gives every buffer its value back afterwards, so that a batch may pass twice and be counted once."""
+    saved = [(buffer, buffer.clone()) for buffer in network.buffers()]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for buffer, value in saved:
+                buffer.copy_(value)
+        for module in network.modules():
+            if isinstance(module, PrivateBatchNorm):
+                module._counts = None
 
 
 def is_plain_state(state: Mapping[str, Tensor]) -> bool:

@@ -135,26 +135,31 @@ def compose(
 
 
 def prefetched(
-    plans: Sequence[BatchPlan], compose: Callable[[BatchPlan, np.ndarray], _Batch], *, rank: int, world_size: int
-) -> Iterator[tuple[BatchPlan, _Batch]]:
-    """The planned batches with this worker's part drawn, one ahead of its use in a thread.
+    plans: Sequence[BatchPlan],
+    compose: Callable[[BatchPlan, np.ndarray], _Batch],
+    *,
+    rank: int,
+    world_size: int,
+    parts: int = 1,
+) -> Iterator[tuple[BatchPlan, list[_Batch]]]:
+    """The planned batches with this worker's share drawn, in so many parts, one batch ahead of its use in a thread.
 
-    ``compose`` draws some rows of a plan. A batch is split over the workers into consecutive parts, so that
-    gathering restores its order.
+    ``compose`` draws some rows of a plan. A batch is split over the workers into consecutive shares, so that
+    gathering restores its order, and a share into consecutive parts.
     """
+
+    def share(plan: BatchPlan) -> list[_Batch]:
+        rows = np.array_split(np.arange(len(plan.sketches)), world_size)[rank]
+        return [compose(plan, part) for part in np.array_split(rows, parts)]
+
     with ThreadPoolExecutor(max_workers=1) as drawer:
-
-        def submit(plan: BatchPlan):
-            rows = np.array_split(np.arange(len(plan.sketches)), world_size)[rank]
-            return drawer.submit(compose, plan, rows)
-
-        upcoming = submit(plans[0]) if plans else None
+        upcoming = drawer.submit(share, plans[0]) if plans else None
         for number, plan in enumerate(plans):
             assert upcoming is not None
-            batch = upcoming.result()
+            drawn = upcoming.result()
             if number + 1 < len(plans):
-                upcoming = submit(plans[number + 1])
-            yield plan, batch
+                upcoming = drawer.submit(share, plans[number + 1])
+            yield plan, drawn
 
 
 def clean_photos(pairs: PairedSet, rows: np.ndarray, size: int) -> torch.Tensor:

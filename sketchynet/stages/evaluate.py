@@ -69,11 +69,11 @@ def evaluate(task: Task, folder: RunFolder, *, split: int = TEST, device: str = 
     student = read_embedder(folder.final("student")).to(device)
     ranks: dict[str, np.ndarray] = {}
     systems: list[System] = []
-    if all(folder.final(folder.teacher(m)).exists() for m in range(recipe.teacher.members)):
+    if all(checkpoint.is_complete(folder.final(folder.teacher(m))) for m in range(recipe.teacher.members)):
         network, size = full_network(recipe, folder).to(device), recipe.teacher.canvas
         ranks["full"] = task.ranks(network, split, (size,), size)
         systems.append(full_system(network, ranks["full"][:, 0], size))
-    if folder.final("direct").exists():
+    if checkpoint.is_complete(folder.final("direct")):
         direct = read_embedder(folder.final("direct")).to(device)
         ranks["direct"] = task.ranks(direct, split, direct.canvases, photo_size)
         systems += fixed_systems("direct", direct, ranks["direct"])
@@ -81,7 +81,7 @@ def evaluate(task: Task, folder: RunFolder, *, split: int = TEST, device: str = 
     fixed = fixed_systems("v1", student, ranks["v1"])
     systems += fixed
     choices = None
-    if folder.final("selector").exists():
+    if checkpoint.is_complete(folder.final("selector")):
         selected = _selected(task, folder, split, student, fixed, ranks["v1"])
         choices = selected[0].choices
         systems += selected

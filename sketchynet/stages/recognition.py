@@ -293,7 +293,7 @@ class Recognition:
         Rows of other splits stay NaN, so no student can be distilled on them by mistake.
         """
         target = folder.teacher_embeddings
-        if not target.exists() and runtime.rank == 0:
+        if not checkpoint.is_complete(target) and runtime.rank == 0:
             network = full_network(self.recipe, folder).to(runtime.device)
             rows, size = self.indices(TRAIN), self.recipe.teacher.canvas
             shape = (self._settings.views, len(self.sketches))

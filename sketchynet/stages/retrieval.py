@@ -190,7 +190,7 @@ class Retrieval:
         Rows of other splits are not embedded (they stay NaN), so no student can be distilled on them by mistake.
         """
         target, pairs = folder.teacher_embeddings, self.pairs
-        if not target.exists() and runtime.rank == 0:
+        if not checkpoint.is_complete(target) and runtime.rank == 0:
             network = full_network(self.recipe, folder).to(runtime.device)
             sketches, photos = pairs.sketch_indices(TRAIN), pairs.photo_indices(TRAIN)
             size = self.recipe.teacher.canvas

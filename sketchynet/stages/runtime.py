@@ -18,7 +18,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import torch
 
-__all__ = ["LocalRuntime", "Report", "RolloutRequest", "RolloutResult", "Runtime"]
+__all__ = ["LocalRuntime", "Report", "RolloutRequest", "RolloutResult", "Runtime", "agreed"]
 
 
 @dataclass(frozen=True)
@@ -27,13 +27,13 @@ class Report:
 
     stage: str
     """Name of the stage, e.g. ``"teacher-0"``."""
-    kind: Literal["start", "progress", "metrics", "artifact", "end"]
+    kind: Literal["start", "progress", "metrics", "notice", "artifact", "end"]
     step: int = 0
     """Epochs done; metrics belong to the last of them."""
     metrics: dict[str, float] = field(default_factory=dict)
     payload: dict[str, Any] = field(default_factory=dict)
     """``start``: ``epochs`` and ``parameters``; ``progress``: ``share`` of the epoch under way;
-    ``artifact``: ``path``; ``end``: ``status``."""
+    ``notice``: ``text`` for whoever watches; ``artifact``: ``path``; ``end``: ``status``."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +104,11 @@ class Runtime(Protocol):
 
     def report(self, report: Report) -> None:
         """Hands a report to the keeper of the records; only rank 0's reports are kept."""
+
+
+def agreed(runtime: Runtime, value: int) -> int:
+    """Rank 0's value, on every worker: what one of them has found on the storage, all act upon."""
+    return int(runtime.gather(torch.tensor([int(value)], device=runtime.device))[0])
 
 
 class LocalRuntime:

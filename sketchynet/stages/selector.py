@@ -75,12 +75,15 @@ def train_selector(
         sketches: int64, ascending: the sketches that rewards are given for.
     """
     target = folder.final(NAME)
-    if target.exists():
+    if checkpoint.is_complete(target):
         return
     settings = task.recipe.selector
     training = _PolicyTraining(task, rollout, student, sketches)
     checkpoint.remove_partial(folder.stage(NAME))
-    newest = checkpoint.latest_epoch(folder.stage(NAME))
+    newest, damaged = checkpoint.newest_whole(folder.stage(NAME))
+    for text in damaged:
+        notice = f"{NAME}: {text}; going on from the checkpoint before it, {newest}"
+        runtime.report(Report(NAME, "notice", payload={"text": notice}))
     if newest is not None:
         training.restore(checkpoint.read_state(newest))
     epochs = settings.optimization.epochs

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
+from sketchynet import checkpoint
 from sketchynet.models.embedder import Embedder
 from sketchynet.stages.batches import random_canvases
 from sketchynet.stages.run_folder import RunFolder
-from sketchynet.stages.runtime import Runtime
+from sketchynet.stages.runtime import Runtime, agreed
 from sketchynet.stages.task import Task
 from sketchynet.stages.training import TrainingStage, train_network
 
@@ -33,7 +34,7 @@ def train_student(
     student: Student, task: Task, runtime: Runtime, folder: RunFolder, *, weights: Path | None
 ) -> None:
     """Trains a student on all canvases at once."""
-    if folder.final(student.name).exists():
+    if agreed(runtime, checkpoint.is_complete(folder.final(student.name))):
         return
     settings = task.recipe.student
     optimization = settings.optimization

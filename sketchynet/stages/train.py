@@ -10,12 +10,13 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
+from sketchynet import checkpoint
 from sketchynet.config import Recipe
 from sketchynet.data import LabelledSet, PairedSet, load_labelled, load_pairs
 from sketchynet.errors import InputError
 from sketchynet.stages.allocator import keep_freed_memory
 from sketchynet.stages.run_folder import RunFolder
-from sketchynet.stages.runtime import Runtime
+from sketchynet.stages.runtime import Runtime, agreed
 from sketchynet.stages.student import Student, train_student
 from sketchynet.stages.task import TRAIN, task_of
 from sketchynet.stages.teacher import train_member
@@ -70,7 +71,7 @@ def train_networks(runtime: Runtime, *, recipe: Recipe, places: Places, stages: 
         task.store_teacher(runtime, run)
     if "student" in stages:
         distilled = recipe.student.distillation.ranking_share < 1.0
-        if distilled and not run.teacher_embeddings.exists():
+        if distilled and not agreed(runtime, checkpoint.is_complete(run.teacher_embeddings)):
             raise InputError(f"{run.root} has no finished teacher to distil from; run --stage teacher first")
         jobs = [Student("direct", folds.student, distilled=False)] if recipe.student.direct else []
         jobs.append(Student("student", folds.student, distilled=distilled))

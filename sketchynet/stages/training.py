@@ -1,7 +1,10 @@
 """The loop that trains one network by gradient, for every stage and task that does.
 
 Data-parallel and single-process training are the same code: see :mod:`sketchynet.stages.runtime`. After
-every epoch rank 0 writes a checkpoint from which the stage goes on bit for bit (CPU, same number of threads).
+every epoch, and every so many steps inside it where the recipe says so, rank 0 writes a checkpoint from which the
+stage goes on bit for bit (CPU, same number of threads and workers) or, with another number of workers, with the same
+batches. Everything random is derived from seed, epoch, step and example: (epoch, step) is all that there is of random
+states and the sampler's position.
 """
 
 from __future__ import annotations
@@ -9,6 +12,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,7 +25,8 @@ from sketchynet.config import OptimizationConfig
 from sketchynet.errors import InputError
 from sketchynet.models.embedder import Embedder
 from sketchynet.stages.batches import BatchPlan, prefetched
-from sketchynet.stages.runtime import Report, Runtime
+from sketchynet.stages.runtime import Report, Runtime, agreed
+from sketchynet.stages.steps import Step, check_shares
 
 __all__ = ["Examples", "TrainingStage", "train_network"]
 
@@ -69,24 +74,16 @@ def train_network(stage: TrainingStage, runtime: Runtime, folder: Path) -> None:
     A stage whose ``final`` exists is done and returns at once.
     """
     final = folder / "final"
-    if final.exists():
+    if agreed(runtime, checkpoint.is_complete(final)):
         return
     settings = stage.optimization
-    if runtime.world_size > settings.batch_size // 4:
-        raise InputError(
-            f"{stage.name}: {runtime.world_size} workers share a batch of {settings.batch_size}; each needs "
-            "at least 4. Use fewer --workers or a larger optimization.batch_size"
-        )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stage.seed)
         network = stage.build().to(runtime.device)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing from torch's stubs
-    run = _Run(stage, runtime, network)
-    if runtime.rank == 0:
-        checkpoint.remove_partial(folder)
-    newest = checkpoint.latest_epoch(folder)
-    if newest is not None:
-        run.restore(newest)
+    check_shares(stage.name, stage.examples.epoch(0), network.norm, settings, runtime.world_size)
+    run = _Run(stage, runtime, network, folder)
+    run.restore()
     runtime.report(
         Report(stage.name, "start", run.epoch, payload={"epochs": settings.epochs, "parameters": dict(stage.parameters)})
     )
@@ -97,13 +94,11 @@ def train_network(stage: TrainingStage, runtime: Runtime, folder: Path) -> None:
             if run.epoch % settings.validate_every == 0 or run.epoch == settings.epochs:
                 figures |= run.validate()
             if run.epoch < settings.epochs:
-                run.save(checkpoint.epoch_directory(folder, run.epoch), state=True)
-                checkpoint.prune_epochs(folder, keep=2)
+                run.save()
         runtime.report(Report(stage.name, "metrics", run.epoch, metrics=figures))
         runtime.barrier()
     if runtime.rank == 0:
-        run.save(final, state=False)
-        checkpoint.prune_epochs(folder, keep=0)
+        run.finish(final)
     runtime.report(Report(stage.name, "end", run.epoch, payload={"status": "FINISHED"}))
     runtime.barrier()
 
@@ -111,72 +106,68 @@ def train_network(stage: TrainingStage, runtime: Runtime, folder: Path) -> None:
 class _Run:
     """The moving parts of a training run."""
 
-    def __init__(self, stage: TrainingStage, runtime: Runtime, network: Embedder) -> None:
-        self.stage, self.runtime, self.network = stage, runtime, network
-        self.epoch = self.steps = 0
-        self.optimizer = torch.optim.AdamW(
-            _parameter_groups(network, stage.optimization), lr=stage.optimization.learning_rate
-        )
+    def __init__(self, stage: TrainingStage, runtime: Runtime, network: Embedder, folder: Path) -> None:
+        self.stage, self.runtime, self.network, self.folder = stage, runtime, network, folder
+        self.epoch = self.step = self.updates = 0
+        self.sums: dict[str, float] = {}
+        self.take_step = Step(network, stage.examples.outputs, stage.optimization, runtime)
         self.average = {k: v.clone() for k, v in network.state_dict().items()}
         self.best: dict[str, torch.Tensor] | None = None
         self.best_score = -math.inf
         self.metrics: dict[str, float] = {}
 
     def train_epoch(self) -> dict[str, float]:
-        """One pass over the examples; the mean figures of its steps."""
-        stage, runtime, network = self.stage, self.runtime, self.network
+        """The epoch's examples that are left; the mean figures of its steps."""
+        stage, runtime, network, settings = self.stage, self.runtime, self.network, self.stage.optimization
         batches = stage.examples.epoch(self.epoch)
         plans = [BatchPlan(batch, *stage.plan(self.epoch, step)) for step, batch in enumerate(batches)]
-        steps = len(plans)
+        steps, first = len(plans), self.step
         network.train()
-        sums: dict[str, float] = {}
         started = reported = time.monotonic()
         drawn = prefetched(
-            plans,
+            plans[first:],
             lambda plan, rows: stage.examples.compose(plan, epoch=self.epoch, rows=rows),
             rank=runtime.rank,
             world_size=runtime.world_size,
+            parts=settings.accumulate,
         )
-        for step, (plan, batch) in enumerate(drawn):
-            self._set_learning_rate((self.epoch * steps + step) / (stage.optimization.epochs * steps))
-            # Networks with random layers (timm's stochastic depth) stay reproducible after a resume.
-            entropy = np.random.SeedSequence([stage.seed, self.epoch, step, runtime.rank])
-            torch.manual_seed(int(entropy.generate_state(1)[0]))
-            precise = stage.optimization.precision == "float32"
-            with torch.autocast(runtime.device.type, dtype=torch.bfloat16, enabled=not precise):
-                outputs = stage.examples.outputs(network, batch, runtime.device)
-            gathered = [runtime.gather(rows.float()) for rows in outputs]
-            loss, figures = stage.examples.loss(gathered, plan, self.epoch)
-            self._step(loss)
-            for key, value in ({"loss": float(loss.detach())} | figures).items():
-                sums[key] = sums.get(key, 0.0) + value
+        for plan, parts in drawn:
+            self._set_learning_rate((self.epoch * steps + self.step) / (settings.epochs * steps))
+            self._update(plan, parts)
+            if settings.checkpoint_every and self.step % settings.checkpoint_every == 0 and self.step < steps:
+                runtime.average_buffers(network)
+                if runtime.rank == 0:
+                    self.save()
             if time.monotonic() - reported > 1.0:
                 reported = time.monotonic()
-                runtime.report(Report(stage.name, "progress", self.epoch, metrics={"share": (step + 1) / steps}))
+                runtime.report(Report(stage.name, "progress", self.epoch, metrics={"share": self.step / steps}))
         runtime.average_buffers(network)
-        self.epoch += 1
+        figures = {key: value / steps for key, value in self.sums.items()}
+        self.epoch, self.step, self.sums = self.epoch + 1, 0, {}
         seconds = time.monotonic() - started
-        pairs_seen = sum(len(batch) for batch in batches)
-        figures = {key: value / steps for key, value in sums.items()}
-        rates = {"seconds": seconds, "pairs_per_second": pairs_seen / seconds}
-        return figures | rates | {"learning_rate": self.optimizer.param_groups[-1]["lr"]}
+        rates = {"seconds": seconds, "pairs_per_second": sum(map(len, batches[first:])) / seconds}
+        return figures | rates | {"learning_rate": self.take_step.optimizer.param_groups[-1]["lr"]}
 
-    def _step(self, loss: torch.Tensor) -> None:
-        if not torch.isfinite(loss):
-            raise InputError(
-                f"{self.stage.name}: the loss is {float(loss)} in epoch {self.epoch + 1}; lower "
-                "optimization.learning_rate, then --resume from the last good epoch"
+    def _update(self, plan: BatchPlan, parts: list[Any]) -> None:
+        """One step, and the average of the weights over the steps."""
+        stage = self.stage
+        try:
+            loss, figures = self.take_step(
+                parts,
+                lambda gathered: stage.examples.loss(gathered, plan, self.epoch),
+                (stage.seed, self.epoch, self.step),
             )
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        self.runtime.sum_gradients(self.network.parameters())
-        clip = self.stage.optimization.gradient_clip
-        if clip is not None:
-            torch.nn.utils.clip_grad_norm_(self.network.parameters(), clip)
-        self.optimizer.step()
-        self.steps += 1
-        if self.stage.optimization.averaging:
-            decay = min(self.stage.optimization.averaging, self.steps / (self.steps + 9))
+        except FloatingPointError as error:
+            raise InputError(
+                f"{stage.name}: {error} in epoch {self.epoch + 1}, step {self.step + 1}; lower "
+                "optimization.learning_rate, then --resume from the last good epoch"
+            ) from None
+        for key, value in ({"loss": loss} | figures).items():
+            self.sums[key] = self.sums.get(key, 0.0) + value
+        self.step += 1
+        self.updates += 1
+        if stage.optimization.averaging:
+            decay = min(stage.optimization.averaging, self.updates / (self.updates + 9))
             # Running statistics are averaged like the weights that they belong to.
             for name, value in self.network.state_dict().items():
                 if value.is_floating_point():
@@ -190,7 +181,7 @@ class _Run:
             factor = max(progress / settings.warmup, 0.01)
         else:
             factor = 0.5 * (1 + math.cos(math.pi * (progress - settings.warmup) / (1 - settings.warmup)))
-        for group in self.optimizer.param_groups:
+        for group in self.take_step.optimizer.param_groups:
             group["lr"] = settings.learning_rate * factor * group["factor"]
 
     def weights(self) -> dict[str, torch.Tensor]:
@@ -203,61 +194,69 @@ class _Run:
         current = {k: v.clone() for k, v in self.network.state_dict().items()}
         weights = {k: v.clone() for k, v in self.weights().items()}
         self.network.load_state_dict(weights)
-        figures = stage.examples.validate(self.network)
+        # The compiled code is for training: another for one evaluation would take longer than it saves.
+        with torch.compiler.set_stance("force_eager") if stage.optimization.compile else nullcontext():
+            figures = stage.examples.validate(self.network)
         self.network.load_state_dict(current)
         if figures["validation/score"] > self.best_score or stage.optimization.keep == "last":
             self.best, self.best_score, self.metrics = weights, figures["validation/score"], figures
         return figures
 
-    def save(self, directory: Path, *, state: bool) -> None:
-        """Writes a checkpoint: the kept weights, and with ``state`` all that a resume needs."""
-        kept = self.best if self.best is not None else self.weights()
-        training = {
+    def save(self) -> None:
+        """Writes a checkpoint with all that a resume needs, and keeps the one before it."""
+        state = {
             "epoch": self.epoch,
-            "steps": self.steps,
+            "step": self.step,
+            "updates": self.updates,
+            "sums": self.sums,
             "network": self.network.state_dict(),
             "average": self.average,
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": self.take_step.optimizer.state_dict(),
+            "scaler": self.take_step.scaler.state_dict(),
             "best": self.best,
             "best_score": self.best_score if self.best is not None else None,
             "metrics": self.metrics,
         }
+        self._write(checkpoint.epoch_directory(self.folder, self.epoch, self.step), state)
+        checkpoint.prune_epochs(self.folder, keep=2)
+
+    def finish(self, final: Path) -> None:
+        """Writes the kept weights; the checkpoints on the way are not needed any more."""
+        self._write(final, None)
+        checkpoint.prune_epochs(self.folder, keep=0)
+
+    def _write(self, directory: Path, state: Any) -> None:
+        kept = self.best if self.best is not None else self.weights()
+        metrics = {"epochs": self.epoch} | self.metrics
         checkpoint.write_checkpoint(
-            directory,
-            network=kept,
-            config=self.network.config,
-            metrics={"epochs": self.epoch} | self.metrics,
-            state=training if state else None,
+            directory, network=kept, config=self.network.config, metrics=metrics, state=state
         )
 
-    def restore(self, directory: Path) -> None:
-        """Goes back to a checkpoint that :meth:`save` wrote with its state."""
+    def restore(self) -> None:
+        """Goes back to the newest undamaged checkpoint, if there is one.
+
+        Rank 0 looks on the storage and says which; the others read the same.
+        """
+        position = (-1, 0)
+        if self.runtime.rank == 0:
+            checkpoint.remove_partial(self.folder)
+            newest, damaged = checkpoint.newest_whole(self.folder)
+            if newest is not None:
+                found = checkpoint.read_state(newest)
+                position = found["epoch"], found["step"]
+            for text in damaged:
+                notice = f"{self.stage.name}: {text}; going on from the checkpoint before it, {newest}"
+                self.runtime.report(Report(self.stage.name, "notice", payload={"text": notice}))
+        epoch, step = (agreed(self.runtime, number) for number in position)
+        if epoch < 0:
+            return
+        directory = checkpoint.epoch_directory(self.folder, epoch, step)
         found = checkpoint.read_state(directory)
         checkpoint.load_into(self.network, found["network"], place=str(directory))
         self.average = {k: v.to(self.runtime.device) for k, v in found["average"].items()}
-        self.optimizer.load_state_dict(found["optimizer"])
+        self.take_step.optimizer.load_state_dict(found["optimizer"])
+        if found["scaler"]:
+            self.take_step.scaler.load_state_dict(found["scaler"])
         self.best, self.metrics = found["best"], found["metrics"]
-        self.epoch, self.steps = found["epoch"], found["steps"]
+        self.epoch, self.step, self.updates, self.sums = epoch, step, found["updates"], found["sums"]
         self.best_score = -math.inf if found["best_score"] is None else found["best_score"]
-
-
-def _parameter_groups(network: Embedder, settings: OptimizationConfig) -> list[dict[str, Any]]:
-    """Groups by block of the backbone, for the learning rate, and by kind, for the weight decay.
-
-    Weight decay is for matrices and kernels only: biases and norms have one dimension.
-    """
-    blocks = list(network.backbone.features.children())
-    depth_of = {id(p): depth for depth, block in enumerate(blocks) for p in block.parameters()}
-    groups: dict[tuple[int, bool], list[torch.nn.Parameter]] = {}
-    for parameter in network.parameters():
-        if parameter.requires_grad:
-            depth = depth_of.get(id(parameter), len(blocks) - 1)
-            groups.setdefault((depth, parameter.ndim > 1), []).append(parameter)
-    return [
-        {
-            "params": parameters,
-            "weight_decay": settings.weight_decay if decayed else 0.0,
-            "factor": settings.layer_decay ** (len(blocks) - 1 - depth),
-        }
-        for (depth, decayed), parameters in groups.items()
-    ]

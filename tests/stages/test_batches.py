@@ -43,7 +43,7 @@ def test_parts_of_workers_make_the_batch_of_one_process() -> None:
 
     def part(rank: int, world: int):
         drawn = partial(compose, pairs, augmentation=settings, seed=1, epoch=2)
-        ((_, batch),) = prefetched([plan], lambda p, rows: drawn(p, rows=rows), rank=rank, world_size=world)
+        ((_, (batch,)),) = prefetched([plan], lambda p, rows: drawn(p, rows=rows), rank=rank, world_size=world)
         return batch
 
     whole, first, second = part(0, 1), part(0, 2), part(1, 2)
@@ -51,6 +51,10 @@ def test_parts_of_workers_make_the_batch_of_one_process() -> None:
     for alone, a, b in zip(whole.canvases, first.canvases, second.canvases, strict=True):
         assert np.array_equal(alone, np.concatenate([a, b]))
     assert np.array_equal(whole.images, np.concatenate([first.images, second.images]))
+    drawn = partial(compose, pairs, augmentation=settings, seed=1, epoch=2)
+    ((_, parts),) = prefetched([plan], lambda p, rows: drawn(p, rows=rows), rank=0, world_size=2, parts=3)
+    assert [len(part.sketches) for part in parts] == [2, 1, 1]
+    assert np.array_equal(first.images, np.concatenate([part.images for part in parts]))
 
 
 def test_flips_meet_sketch_and_photo_together() -> None:

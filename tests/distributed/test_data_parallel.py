@@ -1,0 +1,55 @@
+"""Two workers train as one process does: the same losses, step by step, and the same weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from networks import student_stage
+from safetensors.torch import load_file
+
+from sketchynet.distributed.runtime import TorchRuntime
+from sketchynet.stages.runtime import LocalRuntime
+from sketchynet.stages.training import train_network
+
+WORLD = 2
+EPOCHS = {"plain": 25, "accumulated": 3}  # of two steps
+
+
+def changes(case: str, *, alone: bool) -> list[str]:
+    accumulate = 3 if case == "accumulated" and not alone else 1
+    return [f"student.optimization.epochs={EPOCHS[case]}", f"student.optimization.accumulate={accumulate}"]
+
+
+def worker(rank: int, meeting: str, results: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=WORLD)
+    for case in EPOCHS:
+        stage, watched = student_stage(*changes(case, alone=False), dtype=torch.float64)
+        train_network(stage, TorchRuntime(), Path(results) / case)
+        torch.save(watched.losses, f"{results}/{case}-{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("parallel")
+    mp.spawn(worker, args=(str(folder / "meeting"), str(folder)), nprocs=WORLD)
+    return folder
+
+
+@pytest.mark.parametrize("case", EPOCHS)
+def test_steps_of_two_workers_are_those_of_one(case: str, results: Path, tmp_path: Path) -> None:
+    stage, watched = student_stage(*changes(case, alone=True), dtype=torch.float64)
+    train_network(stage, LocalRuntime(), tmp_path)
+    losses = watched.losses
+    assert len(losses) == 2 * EPOCHS[case] and min(losses[-2:]) < min(losses[:2])
+    for rank in range(WORLD):
+        found = torch.load(results / f"{case}-{rank}.pt", weights_only=True)
+        assert found == pytest.approx(losses, rel=0, abs=1e-9)
+    trained = load_file(results / case / "final" / "network.safetensors")
+    for name, value in load_file(tmp_path / "final" / "network.safetensors").items():
+        torch.testing.assert_close(trained[name], value, rtol=0, atol=1e-7)
