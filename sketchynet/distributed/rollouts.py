@@ -1,20 +1,27 @@
 """Rollouts of the canvas policy, spread over actors.
 
-A rollout rasterises a sketch on the chosen canvas, embeds it with the frozen student and ranks the gallery.
-The work is cut into chunks of a fixed number of rows, whatever the number of actors, and every actor computes
-with one thread: the result is the same to the bit for any number of actors.
+A rollout rasterises a sketch on a canvas, embeds it with the frozen student and ranks the gallery. The work is cut
+into chunks of a fixed number of rows, whatever the number of actors, and every actor computes with one thread: the
+result is the same to the bit for any number of actors, and whichever of them answers a chunk.
+
+So a chunk may be given to a second actor when the first is slow, and the first answer counts: neither a slow actor nor
+a dead one holds the batch.
 """
 
 from __future__ import annotations
 
 import logging
+import statistics
 import time
+import warnings
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
+import numpy as np
 import torch
 
 from sketchynet.distributed.session import connect
@@ -28,7 +35,10 @@ __all__ = ["RolloutPool", "RolloutStatistics"]
 
 _log = logging.getLogger(__name__)
 _NOTICE_SECONDS = 60.0
+_POLL_SECONDS = 0.5
 _QUEUED = 2  # chunks an actor holds: the next one is already there when it finishes one
+_SLOW = 4.0  # times the median chunk: the actor is slow, and an idle one takes over what it holds
+_SLOW_SECONDS = 1.0  # at least; below, handing a chunk over would cost more than waiting
 
 
 @dataclass(frozen=True)
@@ -41,7 +51,9 @@ class RolloutStatistics:
     """Wall-clock seconds spent inside calls."""
     actors: int
     restarts: int
-    """Actors that died and were replaced."""
+    """Actors that died or stalled and were replaced."""
+    reassigned: int
+    """Chunks of slow actors that were given to another one as well."""
 
 
 @ray.remote(num_cpus=1, max_restarts=0)
@@ -56,23 +68,56 @@ class RolloutActor:
     def build(self) -> None:
         """Builds the worker; here, not in ``__init__``, so that its exception arrives as itself."""
         if self._worker is None:
-            self._worker = self._factory()
+            worker = self._factory()
+            if ray.get_gpu_ids() and hasattr(worker, "to"):
+                worker = worker.to(torch.device("cuda"))
+            self._worker = worker
 
     def run(self, request: RolloutRequest) -> RolloutResult:
-        self.build()
         assert self._worker is not None
         return self._worker(request)
+
+
+@dataclass(eq=False)
+class _Slot:
+    """A place of the pool and the actor in it."""
+
+    actor: Any
+    building: bool = True
+    """Whether it has not said yet that it has its worker."""
+    held: int = 0
+    """Calls of it that are not answered yet."""
+    heard: float = 0.0
+    """Monotonic time of its last answer, or of the chunk that ended its idleness."""
+
+
+@dataclass
+class _Call:
+    """The chunks of one request under way."""
+
+    parts: list[RolloutRequest]
+
+    def __post_init__(self) -> None:
+        self.answers: list[RolloutResult | None] = [None] * len(self.parts)
+        self.losses = [0] * len(self.parts)  # actors that died with the chunk
+        self.copies = [0] * len(self.parts)  # actors that hold it
+        self.waiting = deque(range(len(self.parts)))
+
+    @property
+    def missing(self) -> int:
+        return self.answers.count(None)
 
 
 class RolloutPool:
     """Answers requests with ``actors`` processes; a context manager that ends them.
 
-    ``worker_factory`` is pickled once into Ray's object store and called once in every actor. What it holds
-    (student weights, gallery embeddings) is therefore stored once a machine, however many actors read it;
-    numpy arrays in it arrive read-only.
+    ``worker_factory`` is put once into Ray's object store and called once in every actor. The arrays and tensors in it
+    (student weights, gallery embeddings) lie once in the memory of a machine, however many actors read them; they
+    are read-only.
 
     An actor that dies is replaced and its chunks are answered again, at most ``retries`` times each; after
-    that RuntimeError. An exception in the worker is raised here as itself.
+    that RuntimeError. A chunk that a slow actor holds is given to an idle one too. An actor that has not answered for
+    ``stalled_after`` seconds is taken for dead. An exception in the worker is raised here as itself.
     """
 
     def __init__(
@@ -83,6 +128,7 @@ class RolloutPool:
         *,
         retries: int = 3,
         gpus_per_actor: float = 0.0,
+        stalled_after: float = 300.0,
     ) -> None:
         if actors < 1 or chunk < 1:
             raise InputError(f"a rollout pool needs actors >= 1 and chunk >= 1, not {actors} and {chunk}")
@@ -90,37 +136,48 @@ class RolloutPool:
         self._chunk = chunk
         self._retries = retries
         self._gpus = gpus_per_actor
-        self._factory = ray.put(worker_factory)
-        self._rollouts = 0
+        self._stalled_after = stalled_after
+        with _shared_tensors():
+            self._factory = ray.put(worker_factory)
+        self._rollouts = self._restarts = self._reassigned = 0
         self._seconds = 0.0
-        self._restarts = 0
-        self._actors: list[Any] = [self._start() for _ in range(actors)]
+        self._durations: deque[float] = deque(maxlen=64)
+        self._running: dict[Any, tuple[_Slot, _Call | None, int]] = {}
+        self._slots: list[_Slot] = []
         try:
-            self._build()
+            self._slots = [self._start() for _ in range(actors)]
+            self._wait_for_builds()
         except BaseException:
             self.close()
             raise
 
     def __call__(self, request: RolloutRequest) -> RolloutResult:
         """Answers all rows of ``request``, in order."""
-        if not self._actors:
+        if not self._slots:
             raise RuntimeError("the rollout pool is closed")
         began = time.perf_counter()
-        parts = [request.part(slice(at, at + self._chunk)) for at in range(0, len(request), self._chunk)]
-        result = RolloutResult.join(self._answer(parts))
+        call = _Call([request.part(slice(at, at + self._chunk)) for at in range(0, len(request), self._chunk)])
+        while call.missing:
+            self._hand_out(call)
+            self._hand_over(call)
+            self._take(call)
+            self._replace_stalled()
         self._rollouts += len(request)
         self._seconds += time.perf_counter() - began
-        return result
+        return RolloutResult.join([answer for answer in call.answers if answer is not None])
 
     @property
     def statistics(self) -> RolloutStatistics:
-        return RolloutStatistics(self._rollouts, self._seconds, len(self._actors), self._restarts)
+        return RolloutStatistics(
+            self._rollouts, self._seconds, len(self._slots), self._restarts, self._reassigned
+        )
 
     def close(self) -> None:
         """Ends the actors; calling it again does nothing."""
-        actors, self._actors = self._actors, []
-        for actor in actors:
-            ray.kill(actor)
+        slots, self._slots = self._slots, []
+        self._running.clear()
+        for slot in slots:
+            ray.kill(slot.actor)
 
     def __enter__(self) -> Self:
         return self
@@ -130,66 +187,148 @@ class RolloutPool:
     ) -> None:
         self.close()
 
-    def _build(self) -> None:
+    def _start(self) -> _Slot:
+        """A new actor; it gets no chunk until it has its worker."""
+        actor = RolloutActor.options(num_gpus=self._gpus).remote(self._factory)  # type: ignore[attr-defined]
+        slot = _Slot(actor)
+        self._running[actor.build.remote()] = slot, None, 0
+        return slot
+
+    def _wait_for_builds(self) -> None:
         """Waits until every actor has built its worker; says so while the cluster has no room for them."""
-        built = [actor.build.remote() for actor in self._actors]
-        while True:
-            ready, missing = ray.wait(built, num_returns=len(built), timeout=_NOTICE_SECONDS)
-            _get(ready)
-            if not missing:
+        said = time.monotonic()
+        while any(slot.building for slot in self._slots):
+            self._take(None)
+            if time.monotonic() - said > _NOTICE_SECONDS:
+                said = time.monotonic()
+                missing = sum(slot.building for slot in self._slots)
+                free = ray.available_resources().get("CPU", 0)
+                _log.warning("%d rollout actors wait for a free CPU each (%g are free)", missing, free)
+
+    def _hand_out(self, call: _Call) -> None:
+        """Gives waiting chunks to actors with room: one each before anyone gets a second one."""
+        ready = [slot for slot in self._slots if not slot.building]
+        while call.waiting and ready:
+            slot = min(ready, key=lambda slot: slot.held)
+            if slot.held >= _QUEUED:
                 return
-            free = ray.available_resources().get("CPU", 0)
-            _log.warning("%d rollout actors wait for a free CPU each (%g are free)", len(missing), free)
+            self._give(slot, call, call.waiting.popleft())
 
-    def _start(self) -> Any:
-        return RolloutActor.options(num_gpus=self._gpus).remote(self._factory)  # type: ignore[attr-defined]
+    def _hand_over(self, call: _Call) -> None:
+        """Gives chunks that slow actors hold to idle ones as well."""
+        idle = [slot for slot in self._slots if not slot.building and not slot.held]
+        if call.waiting or not idle or len(self._durations) < 3:
+            return
+        limit = max(_SLOW_SECONDS, _SLOW * statistics.median(self._durations))
+        now = time.monotonic()
+        for slot, of, index in list(self._running.values()):
+            late = of is call and call.answers[index] is None and call.copies[index] == 1
+            if late and now - slot.heard > limit and idle:
+                self._reassigned += 1
+                self._give(idle.pop(), call, index)
 
-    def _answer(self, parts: list[RolloutRequest]) -> list[RolloutResult]:
-        """Results of the parts, in their order."""
-        answers: list[RolloutResult | None] = [None] * len(parts)
-        losses = [0] * len(parts)
-        waiting = deque(range(len(parts)))
-        running: dict[Any, tuple[int, int, Any]] = {}  # reference -> part, slot, actor
+    def _give(self, slot: _Slot, call: _Call, index: int) -> None:
+        if not slot.held:
+            slot.heard = time.monotonic()
+        slot.held += 1
+        call.copies[index] += 1
+        self._running[slot.actor.run.remote(call.parts[index])] = slot, call, index
 
-        def fill(slot: int, room: int) -> None:
-            for _ in range(min(room, len(waiting))):
-                index, actor = waiting.popleft(), self._actors[slot]
-                running[actor.run.remote(parts[index])] = (index, slot, actor)
-
-        for _ in range(_QUEUED):  # one chunk each before anyone gets a second one
-            for slot in range(len(self._actors)):
-                fill(slot, 1)
-        while running:
-            (done,), _ = ray.wait(list(running), num_returns=1)
-            index, slot, actor = running.pop(done)
+    def _take(self, call: _Call | None) -> None:
+        """Takes what has arrived, also of earlier calls, whose slow copies nobody waits for any more."""
+        done, _ = ray.wait(list(self._running), num_returns=1, timeout=_POLL_SECONDS)
+        for reference in done:
+            slot, of, index = self._running.pop(reference)
+            if of is not None:
+                slot.held -= 1
+                of.copies[index] -= 1
             try:
-                answers[index] = _get(done)
-                fill(slot, 1)
+                answer = _get(reference)
             except RayActorError as error:
-                losses[index] += 1
-                if losses[index] > self._retries:
-                    raise RuntimeError(
-                        f"a rollout actor died {losses[index]} times on the same {len(parts[index])} rows "
-                        f"(out of memory?): {error}"
-                    ) from error
-                waiting.appendleft(index)
-                if self._actors[slot] is actor:
-                    self._replace(slot)
-                    fill(slot, _QUEUED)
-                else:  # another chunk of the same dead actor; its successor has room for this one
-                    fill(slot, 1)
-        return [answer for answer in answers if answer is not None]
+                self._lost(slot, of, index, error, wanted=of is call)
+                continue
+            except Exception:
+                if of is None or of is call:
+                    raise
+                continue  # the call that asked has ended, by the same exception or by another actor's answer
+            now = time.monotonic()
+            if of is None:
+                slot.building = False
+            else:
+                self._durations.append(now - slot.heard)
+                if of.answers[index] is None:
+                    of.answers[index] = answer
+            slot.heard = now
 
-    def _replace(self, slot: int) -> None:
-        _log.warning("rollout actor %d died; a new one takes its place", slot)
-        self._actors[slot] = self._start()
+    def _lost(self, slot: _Slot, of: _Call | None, index: int, error: RayActorError, *, wanted: bool) -> None:
+        """Replaces a dead actor; the chunk it held waits again, unless another actor has it too."""
+        if slot in self._slots:
+            _log.warning("a rollout actor died; a new one takes its place")
+            self._replace(slot)
+        if of is None:
+            raise RuntimeError(f"a rollout actor died while it was built (out of memory?): {error}") from error
+        of.losses[index] += 1
+        if not wanted or of.answers[index] is not None:
+            return
+        if of.losses[index] > self._retries:
+            raise RuntimeError(
+                f"a rollout actor died {of.losses[index]} times on the same {len(of.parts[index])} rows "
+                f"(out of memory?): {error}"
+            ) from error
+        if not of.copies[index]:
+            of.waiting.appendleft(index)
+
+    def _replace_stalled(self) -> None:
+        now = time.monotonic()
+        for slot in list(self._slots):
+            if slot.held and not slot.building and now - slot.heard > self._stalled_after:
+                _log.warning("a rollout actor has not answered for %.0f s; a new one takes its place", now - slot.heard)
+                ray.kill(slot.actor)
+                self._replace(slot)
+
+    def _replace(self, slot: _Slot) -> None:
+        self._slots[self._slots.index(slot)] = self._start()
         self._restarts += 1
 
 
-def _get(references: Any) -> Any:
+@contextmanager
+def _shared_tensors() -> Iterator[None]:
+    """Within it, what is put into the object store keeps its tensors there as arrays, which readers map.
+
+    Ray maps arrays of numpy, but copies tensors into every process.
+    """
+    kinds = (torch.Tensor, torch.nn.Parameter)
+    for kind in kinds:
+        ray.util.register_serializer(kind, serializer=_to_array, deserializer=_from_array)
+    try:
+        yield
+    finally:
+        for kind in kinds:
+            ray.util.deregister_serializer(kind)
+
+
+def _to_array(tensor: torch.Tensor) -> tuple[np.ndarray, torch.dtype, tuple[int, ...], bool]:
+    """Bytes, type and shape of a tensor, and whether it is a parameter."""
+    flat = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+    return flat, tensor.dtype, tuple(tensor.shape), isinstance(tensor, torch.nn.Parameter)
+
+
+def _from_array(given: tuple[np.ndarray, torch.dtype, tuple[int, ...], bool]) -> torch.Tensor:
+    """The tensor, over the same memory; whoever writes to it would end the process."""
+    flat, dtype, shape, parameter = given
+    if not flat.size:
+        tensor = torch.empty(shape, dtype=dtype)
+    else:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*not writable")
+            tensor = torch.from_numpy(flat).view(dtype).reshape(shape)
+    return torch.nn.Parameter(tensor, requires_grad=False) if parameter else tensor
+
+
+def _get(reference: Any) -> Any:
     """``ray.get`` that raises a worker's exception as the worker raised it."""
     try:
-        return ray.get(references)
+        return ray.get(reference)
     except RayTaskError as error:
         if isinstance(error.cause, Exception):
             raise error.cause from error

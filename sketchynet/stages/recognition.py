@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ from sketchynet.stages.batches import BatchPlan, draw, shuffled_batches
 from sketchynet.stages.embedding import EmbeddingNetwork, evaluating, in_chunks
 from sketchynet.stages.folds import Folds, drawing_folds
 from sketchynet.stages.networks import new_classifier, read_embedder
-from sketchynet.stages.rewards import view_sketches
+from sketchynet.stages.rewards import unique_views
 from sketchynet.stages.run_folder import RunFolder
 from sketchynet.stages.runtime import Rollout, RolloutRequest, RolloutResult, Runtime
 from sketchynet.stages.task import TRAIN, VALIDATION
@@ -191,9 +191,16 @@ class RecognitionWorker:
         self._labels, self._judges = data.labels, tuple(judges)
         self._canvases, self._augmentation = recipe.student.canvases, recipe.augmentation
         self._margin, self._seed = recipe.selector.margin, recipe.seed
+        self._device = torch.device("cpu")
         self._judge_of = np.full(len(data.sketches), -1, dtype=np.int64)
         for number, rows in enumerate(rewarded):
             self._judge_of[rows] = number
+
+    def to(self, device: torch.device) -> Self:
+        """The worker with its students on a device; the results are the CPU's either way."""
+        self._device = device
+        self._judges = tuple(judge.to(device) for judge in self._judges)
+        return self
 
     def __call__(self, request: RolloutRequest) -> RolloutResult:
         """Ranks and margin losses of the request's rows, in its order."""
@@ -203,17 +210,16 @@ class RecognitionWorker:
         if (judges < 0).any():
             stranger = int(request.sketches[np.flatnonzero(judges < 0)[0]])
             raise ValueError(f"sketch number {stranger} has no student that may judge it")
+        drawn, place = unique_views(self._sketches, request, self._augmentation, self._seed)
         groups = np.stack([judges, request.canvases], axis=1)
         for judge, canvas in np.unique(groups, axis=0):
             rows = np.flatnonzero((groups == (judge, canvas)).all(axis=1))
-            part = request.part(rows)
-            drawn = view_sketches(self._sketches, part.sketches, part.views, self._augmentation, self._seed)
             network = self._judges[judge]
             assert isinstance(network, Classifier)
             with evaluating(network):
-                pixels = torch.from_numpy(rasterize(drawn, self._canvases[canvas], threads=1))
-                logits = network.classify(pixels)[0].float()
-            labels = torch.from_numpy(self._labels[part.sketches])
+                pixels = rasterize(drawn.select(place[rows]), self._canvases[canvas], threads=1)
+                logits = network.classify(torch.from_numpy(pixels).to(self._device))[0].float().cpu()
+            labels = torch.from_numpy(self._labels[request.sketches[rows]])
             ranks[rows] = label_ranks(logits, labels).numpy()
             losses[rows] = margin_rows(logits.softmax(dim=1), labels, margin=self._margin).numpy()
         return RolloutResult(ranks, losses)

@@ -1,13 +1,17 @@
 """Rollouts of the canvas policy: what a chosen canvas leads to, by the frozen students.
 
-A rollout draws a view of the sketch at the chosen canvas, embeds it with a student that was not fitted on it,
-and ranks that student's gallery. Worker and table know nothing of where the work is done.
+A rollout draws a view of the sketch at a canvas, embeds it with a student that was not fitted on it, and ranks that
+student's gallery. Worker and table know nothing of where the work is done.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import Self
 
 import numpy as np
 import torch
@@ -60,6 +64,15 @@ def view_sketches(
     return SketchBatch.from_sketches(parts)
 
 
+def unique_views(
+    sketches: Drawings, request: RolloutRequest, augmentation: AugmentationConfig, seed: int
+) -> tuple[SketchBatch, np.ndarray]:
+    """The views that a request asks about, each once, and int64 (n,) which of them each row means."""
+    asked = np.stack([request.sketches, request.views], axis=1)
+    unique, place = np.unique(asked, axis=0, return_inverse=True)
+    return view_sketches(sketches, unique[:, 0], unique[:, 1], augmentation, seed), place.reshape(-1)
+
+
 class RolloutWorker:
     """Answers rollout requests with the judges it holds; a plain object, picklable."""
 
@@ -80,6 +93,7 @@ class RolloutWorker:
         self._augmentation = augmentation
         self._margin = margin
         self._seed = seed
+        self._device = torch.device("cpu")
         self._judge_of = np.full(len(pairs.sketches), -1, dtype=np.int64)
         for number, judge in enumerate(self._judges):
             self._judge_of[judge.sketches] = number
@@ -93,31 +107,45 @@ class RolloutWorker:
             stranger = int(request.sketches[np.flatnonzero(judges < 0)[0]])
             raise ValueError(f"sketch number {stranger} has no student that may judge it")
         categories = self._categories[self._sketch_photo[request.sketches]]
+        drawn, place = unique_views(self._sketches, request, self._augmentation, self._seed)
         groups = np.stack([judges, request.canvases, categories], axis=1)
         for judge, canvas, category in np.unique(groups, axis=0):
             rows = np.flatnonzero((groups == (judge, canvas, category)).all(axis=1))
-            part = request.part(rows)
             ranks[rows], triplets[rows] = self._judged(
-                self._judges[judge], part, self._canvases[canvas], int(category)
+                self._judges[judge],
+                drawn.select(place[rows]),
+                self._sketch_photo[request.sketches[rows]],
+                self._canvases[canvas],
+                int(category),
             )
         return RolloutResult(ranks, triplets)
 
+    def to(self, device: torch.device) -> Self:
+        """The worker with its students and galleries on a device; the results are the CPU's either way."""
+        self._device = device
+        self._judges = tuple(
+            replace(judge, student=judge.student.to(device), gallery=judge.gallery.to(device)) for judge in self._judges
+        )
+        return self
+
     def _judged(
-        self, judge: Judge, request: RolloutRequest, canvas: int, category: int
+        self, judge: Judge, drawn: SketchBatch, wanted: np.ndarray, canvas: int, category: int
     ) -> tuple[np.ndarray, np.ndarray]:
-        drawn = view_sketches(self._sketches, request.sketches, request.views, self._augmentation, self._seed)
+        """Of drawings that show the photos ``wanted``, int64 (n,), all of one category."""
         columns = np.flatnonzero(self._categories[judge.photos] == category)
         photos = judge.photos[columns]
-        wanted = self._sketch_photo[request.sketches]
-        target = torch.from_numpy(np.searchsorted(photos, wanted))
+        target = torch.from_numpy(np.searchsorted(photos, wanted)).to(self._device)
         negative = torch.from_numpy(self._content[photos][None, :] != self._content[wanted][:, None])
         with evaluating(judge.student):
-            queries = judge.student.embed_sketches(torch.from_numpy(rasterize(drawn, canvas, threads=1))).float()
-            gallery = judge.gallery[torch.from_numpy(columns)]
+            pixels = torch.from_numpy(rasterize(drawn, canvas, threads=1)).to(self._device)
+            queries = judge.student.embed_sketches(pixels).float()
+            gallery = judge.gallery[torch.from_numpy(columns).to(self._device)]
             ranks = match_rank(queries, gallery, target)
             distance = pairwise_distance(queries, gallery)
-            triplets = triplet_rows(distance, target, negative, margin=self._margin, mining="hard")
-        return ranks.numpy(), triplets.numpy()
+            triplets = triplet_rows(
+                distance, target, negative.to(self._device), margin=self._margin, mining="hard"
+            )
+        return ranks.cpu().numpy(), triplets.cpu().numpy()
 
 
 def in_chunks(rollout: Rollout, rows: int) -> Rollout:
@@ -131,33 +159,67 @@ def in_chunks(rollout: Rollout, rows: int) -> Rollout:
 
 
 class RewardTable:
-    """Outcomes of every (view, sketch, canvas) that was ever asked for.
+    """Outcomes of every canvas for every view of a sketch that was ever asked for; a context manager.
 
-    Students and galleries are frozen and views are seeded, so an outcome never changes: a policy update that
-    meets a choice again costs nothing.
+    Students and galleries are frozen and views are seeded, so an outcome never changes, and it does not depend on the
+    policy: all canvases of a view are rolled out together, once, and reused by every later update and every price.
+    That is also why rollouts may run ahead of the learner (:meth:`prepare`) without ever being stale: the policy
+    that samples a canvas is always the newest one, whatever the order in which outcomes arrive. The staleness bound
+    is zero updates.
     """
 
-    def __init__(self, views: int, sketches: np.ndarray, canvases: int) -> None:
-        """For the given int64 (n,) sketches, ascending."""
+    def __init__(self, views: int, sketches: np.ndarray, canvases: int, rollout: Rollout) -> None:
+        """For the given int64 (n,) sketches, ascending; ``rollout`` is called in a thread of the table's own."""
         self._sketches = sketches
+        self._rollout = rollout
         shape = (views, len(sketches), canvases)
         self.ranks = np.zeros(shape, dtype=np.int64)
         """int64 (views, n, canvases): 0 where unknown."""
         self.triplets = np.zeros(shape, dtype=np.float32)
+        self._asked = np.zeros(shape[:2], dtype=bool)
+        self._pending: deque[tuple[np.ndarray, np.ndarray, Future[RolloutResult]]] = deque()
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="rollouts")
 
-    def lookup(self, request: RolloutRequest, rollout: Rollout) -> RolloutResult:
-        """Outcomes of a request; unknown ones are rolled out first, each once."""
+    def prepare(self, sketches: np.ndarray, views: np.ndarray) -> None:
+        """Starts to roll out all canvases of these views, int64 (n,) each, where they are not known yet."""
+        rows = np.searchsorted(self._sketches, sketches)
+        flat = np.unique(np.ravel_multi_index((views, rows), self._asked.shape))
+        flat = flat[~self._asked.ravel()[flat]]
+        views, rows = np.unravel_index(flat, self._asked.shape)
+        new = (self.ranks[views, rows] == 0).any(axis=1)  # those of a resumed run are there already
+        views, rows = views[new], rows[new]
+        if not len(rows):
+            return
+        self._asked[views, rows] = True
+        canvases = self.ranks.shape[2]
+        request = RolloutRequest(
+            np.repeat(self._sketches[rows], canvases),
+            np.repeat(views, canvases),
+            np.tile(np.arange(canvases), len(rows)),
+        )
+        self._pending.append((views, rows, self._thread.submit(self._rollout, request)))
+
+    def lookup(self, request: RolloutRequest) -> RolloutResult:
+        """Outcomes of a request; waits for those that are under way, and rolls out unknown ones first."""
+        self.prepare(request.sketches, request.views)
         place = (request.views, np.searchsorted(self._sketches, request.sketches), request.canvases)
-        flat = np.ravel_multi_index(place, self.ranks.shape)
-        unknown = np.unique(flat[self.ranks.ravel()[flat] == 0])
-        if len(unknown):
-            views, rows, canvases = np.unravel_index(unknown, self.ranks.shape)
-            found = rollout(RolloutRequest(self._sketches[rows], views, canvases))
-            self.ranks[views, rows, canvases] = found.ranks
-            self.triplets[views, rows, canvases] = found.triplets
+        while (self.ranks[place] == 0).any():
+            views, rows, found = self._pending.popleft()
+            outcome = found.result()
+            shape = (len(rows), self.ranks.shape[2])
+            self.ranks[views, rows] = outcome.ranks.reshape(shape)
+            self.triplets[views, rows] = outcome.triplets.reshape(shape)
         return RolloutResult(self.ranks[place], self.triplets[place])
 
     @property
     def known(self) -> int:
         """Outcomes known so far."""
         return int(np.count_nonzero(self.ranks))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._thread.shutdown(cancel_futures=True)

@@ -30,6 +30,7 @@ from sketchynet.stages.runtime import Report, Rollout, RolloutRequest, Runtime
 from sketchynet.stages.task import VALIDATION, Task
 
 NAME = "selector"
+_AHEAD = 3  # batches whose rewards are under way: the one that is waited for, and the next two
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,29 @@ def train_selector(
     if checkpoint.is_complete(target):
         return
     settings = task.recipe.selector
-    training = _PolicyTraining(task, rollout, student, sketches)
+    with RewardTable(settings.views, sketches, len(student.canvases), rollout) as table:
+        training = _PolicyTraining(task, table, student, sketches)
+        _train(training, settings, runtime, folder)
+    total = training.done
+    validation = Validation.of(task, student)
+    candidates = []
+    for number, (weight, policy) in enumerate(zip(settings.cost_weights, training.finished, strict=True)):
+        calibrated = validation.candidates(policy, settings)
+        write_policy(folder.candidate(number), policy, calibrated[0])
+        candidates += [{"cost_weight": weight} | figures for figures in calibrated]
+    picked = candidates[pick(candidates, validation.full, settings)]
+    policy = training.finished[settings.cost_weights.index(picked["cost_weight"])]
+    policy = shifted(policy, validation.cost, picked["shift"])
+    summary = {"picked": picked, "largest_canvas": validation.full, "candidates": candidates}
+    write_policy(target, policy, summary | {"rollouts": table.known})
+    checkpoint.prune_epochs(folder.stage(NAME), keep=0)
+    figures = {f"picked/{key}": value for key, value in picked.items()}
+    runtime.report(Report(NAME, "metrics", total, metrics=figures))
+    runtime.report(Report(NAME, "end", total, payload={"status": "FINISHED"}))
+
+
+def _train(training: _PolicyTraining, settings: SelectorConfig, runtime: Runtime, folder: RunFolder) -> None:
+    """All epochs of all prices, from the newest checkpoint on."""
     checkpoint.remove_partial(folder.stage(NAME))
     newest, damaged = checkpoint.newest_whole(folder.stage(NAME))
     for text in damaged:
@@ -102,21 +125,6 @@ def train_selector(
         if training.done % settings.optimization.validate_every == 0 and training.done < total:
             training.save(checkpoint.epoch_directory(folder.stage(NAME), training.done))
             checkpoint.prune_epochs(folder.stage(NAME), keep=2)
-    validation = Validation.of(task, student)
-    candidates = []
-    for number, (weight, policy) in enumerate(zip(settings.cost_weights, training.finished, strict=True)):
-        calibrated = validation.candidates(policy, settings)
-        write_policy(folder.candidate(number), policy, calibrated[0])
-        candidates += [{"cost_weight": weight} | figures for figures in calibrated]
-    picked = candidates[pick(candidates, validation.full, settings)]
-    policy = training.finished[settings.cost_weights.index(picked["cost_weight"])]
-    policy = shifted(policy, validation.cost, picked["shift"])
-    summary = {"picked": picked, "largest_canvas": validation.full, "candidates": candidates}
-    write_policy(target, policy, summary | {"rollouts": training.table.known})
-    checkpoint.prune_epochs(folder.stage(NAME), keep=0)
-    figures = {f"picked/{key}": value for key, value in picked.items()}
-    runtime.report(Report(NAME, "metrics", total, metrics=figures))
-    runtime.report(Report(NAME, "end", total, payload={"status": "FINISHED"}))
 
 
 def write_policy(directory: Path, policy: CanvasSelector, metrics: dict[str, Any]) -> None:
@@ -247,11 +255,10 @@ def canvas_costs(student: Embedder) -> torch.Tensor:
 class _PolicyTraining:
     """Policies for all prices, one after another, over one table of outcomes."""
 
-    def __init__(self, task: Task, rollout: Rollout, student: Embedder, sketches: np.ndarray) -> None:
-        self.task, self.recipe, self.settings, self.rollout = task, task.recipe, task.recipe.selector, rollout
+    def __init__(self, task: Task, table: RewardTable, student: Embedder, sketches: np.ndarray) -> None:
+        self.task, self.recipe, self.settings, self.table = task, task.recipe, task.recipe.selector, table
         self.sketches = sketches
         self.cost = canvas_costs(student)
-        self.table = RewardTable(self.settings.views, sketches, len(student.canvases))
         inputs = [self._view_input(view) for view in range(self.settings.views)]
         self.lengths = torch.stack([lengths for _, lengths in inputs])
         """int64 (views, n): points that the policy reads of every view of every rewarded sketch."""
@@ -295,7 +302,9 @@ class _PolicyTraining:
         remaining = 1.0 - epoch / epochs
         for group in self.optimizer.param_groups:
             group["lr"] = settings.optimization.learning_rate * max(remaining, 0.05)
-        for batch in batches:
+        for number, batch in enumerate(batches):
+            for ahead in batches[number : number + _AHEAD]:
+                self.table.prepare(self.sketches[order[ahead]], views[ahead])
             rows, seen = order[batch], views[batch]
             logits = self.policy(*self._read(rows, seen))
             log_probabilities = logits.log_softmax(dim=1)
@@ -349,7 +358,7 @@ class _PolicyTraining:
         request = RolloutRequest(
             np.repeat(self.sketches[rows], explored), np.repeat(views, explored), canvases.reshape(-1).numpy()
         )
-        outcome = self.table.lookup(request, self.rollout)
+        outcome = self.table.lookup(request)
         ranks = torch.from_numpy(outcome.ranks).view_as(canvases)
         rewards = reward(
             ranks,

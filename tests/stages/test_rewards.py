@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import threading
+
 import numpy as np
+import pytest
 import torch
 from small import small_pairs
 
 from sketchynet.config import AugmentationConfig
+from sketchynet.errors import InputError
 from sketchynet.models import Embedder
 from sketchynet.raster import rasterize
 from sketchynet.stages.embedding import embed_photos
@@ -63,7 +67,7 @@ def test_views_are_seeded_and_the_first_is_the_sketch_itself() -> None:
     assert not np.array_equal(alone[0].points, pairs.sketches[1].points)
 
 
-def test_table_asks_for_every_outcome_once() -> None:
+def test_table_rolls_out_all_canvases_of_a_view_once() -> None:
     asked: list[tuple[int, int, int]] = []
 
     def rollout(request: RolloutRequest) -> RolloutResult:
@@ -73,10 +77,45 @@ def test_table_asks_for_every_outcome_once() -> None:
             np.array([100 * v + 10 * c + s for s, v, c in rows]), np.array([s for s, _, _ in rows], np.float32)
         )
 
-    table = RewardTable(2, np.array([2, 5, 7]), 4)
-    request = RolloutRequest(np.array([7, 2, 7, 7]), np.array([1, 0, 1, 0]), np.array([3, 1, 3, 3]))
-    for _ in range(2):
-        found = table.lookup(request, rollout)
-        assert found.ranks.tolist() == [137, 12, 137, 37]
-        assert found.triplets.tolist() == [7, 2, 7, 7]
-    assert len(asked) == len(set(asked)) == table.known == 3
+    with RewardTable(2, np.array([2, 5, 7]), 4, rollout) as table:
+        request = RolloutRequest(np.array([7, 2, 7, 7]), np.array([1, 0, 1, 0]), np.array([3, 1, 3, 3]))
+        for _ in range(2):
+            found = table.lookup(request)
+            assert found.ranks.tolist() == [137, 12, 137, 37]
+            assert found.triplets.tolist() == [7, 2, 7, 7]
+        assert sorted(asked) == sorted((s, v, c) for s, v in ((7, 1), (2, 0), (7, 0)) for c in range(4))
+        assert table.known == 12
+        other = RolloutRequest(np.array([7, 5]), np.array([1, 1]), np.array([0, 2]))
+        assert table.lookup(other).ranks.tolist() == [107, 125]
+        assert len(asked) == len(set(asked)) == table.known == 16
+
+
+def test_rollouts_run_ahead_and_are_asked_for_once() -> None:
+    """The learner goes on while a batch is rolled out; what is under way is not asked for again."""
+    asked: list[list[int]] = []
+    gate = threading.Event()
+
+    def rollout(request: RolloutRequest) -> RolloutResult:
+        asked.append(request.sketches.tolist())
+        if len(asked) > 1:
+            assert gate.wait(10)
+        return RolloutResult(request.sketches + 1, request.sketches.astype(np.float32))
+
+    with RewardTable(1, np.arange(6), 1, rollout) as table:
+        zero = np.zeros(2, np.int64)
+        for first in (0, 2):
+            table.prepare(np.array([first, first + 1]), zero)
+        assert table.lookup(RolloutRequest(np.array([0, 1]), zero, zero)).ranks.tolist() == [1, 2]
+        table.prepare(np.array([2, 4]), zero)
+        assert table.known == 2
+        gate.set()
+        assert table.lookup(RolloutRequest(np.array([4, 3]), zero, zero)).ranks.tolist() == [5, 4]
+    assert asked == [[0, 1], [2, 3], [4]]
+
+
+def test_error_of_a_rollout_reaches_the_learner() -> None:
+    def rollout(request: RolloutRequest) -> RolloutResult:
+        raise InputError("sketch 3 has no points")
+
+    with RewardTable(1, np.arange(6), 2, rollout) as table, pytest.raises(InputError, match="sketch 3"):
+        table.lookup(RolloutRequest(np.array([3]), np.array([0]), np.array([1])))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -82,8 +81,7 @@ def test_private_norms_in_parts_equal_plain_accumulation_of_the_gradient(tmp_pat
     from sketchynet.stages.batches import BatchPlan, prefetched
     from sketchynet.stages.steps import Step
 
-    gradients = []
-    for cached in (True, False):
+    def gradients(cached: bool) -> dict[str, torch.Tensor | None]:
         stage, watched = student_stage(
             "student.network.norm=private", "student.optimization.gradient_clip=null", dtype=torch.float64
         )
@@ -95,14 +93,16 @@ def test_private_norms_in_parts_equal_plain_accumulation_of_the_gradient(tmp_pat
         )
         if cached:
             step = Step(network, watched.outputs, stage.optimization, LocalRuntime())
-            step(parts, partial(watched.loss, plan=plan, epoch=0), (0,))
+            step(parts, lambda outputs: watched.loss(outputs, plan, 0), (0,))
         else:
             embedded = [watched.outputs(network, part, torch.device("cpu")) for part in parts]
             loss, _ = watched.loss([torch.cat(rows) for rows in zip(*embedded, strict=True)], plan, 0)
             loss.backward()
-        gradients.append({name: p.grad for name, p in network.named_parameters()})
-    for name, gradient in gradients[1].items():
-        torch.testing.assert_close(gradients[0][name], gradient, rtol=1e-9, atol=1e-12)
+        return {name: p.grad for name, p in network.named_parameters()}
+
+    found = gradients(True)
+    for name, gradient in gradients(False).items():
+        torch.testing.assert_close(found[name], gradient, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
