@@ -56,6 +56,7 @@ def parser() -> argparse.ArgumentParser:
 
     evaluate = _command(commands, "evaluate", _evaluate, "evaluate a finished run again")
     evaluate.add_argument("resume", type=Path, metavar="RUN", help="folder of the run")
+    evaluate.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a field of its section evaluation")
     _places(evaluate)
 
     _command(commands, "flops", _flops, "parameters and FLOPs of the paper's networks at every canvas")
@@ -152,13 +153,16 @@ def _conclude(folder, summary, execution) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    from sketchynet.config import load_recipe
+    from sketchynet.config import load_recipe, override
     from sketchynet.pipeline import Execution, run_pipeline
     from sketchynet.stages.run_folder import RunFolder
     from sketchynet.stages.train import Places
 
     folder = RunFolder(options.resume)
-    recipe = load_recipe(folder.recipe)
+    for change in options.set:
+        if not change.startswith("evaluation."):
+            raise InputError(f"--set {change}: only fields of evaluation can change in a trained run, such as evaluation.grey_stem=true")
+    recipe = override(load_recipe(folder.recipe), options.set)
     execution = Execution(track="none", stages=("evaluate",))
     summary = run_pipeline(recipe, Places(folder, options.data, options.cache, options.weights), execution)
     _conclude(folder, summary, execution)

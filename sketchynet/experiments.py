@@ -123,7 +123,7 @@ def _run_of(recipe: Recipe, variant: Variant, root: Path, known: Sequence[tuple[
 
 
 def _identity(recipe: Recipe) -> str:
-    return json.dumps(recipe.model_dump(mode="json", exclude={"name", "description"}), sort_keys=True)
+    return json.dumps(recipe.model_dump(mode="json", exclude={"name", "description", "evaluation"}), sort_keys=True)
 
 
 def stage_keys(recipe: Recipe) -> dict[str, str]:

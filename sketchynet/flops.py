@@ -16,9 +16,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sketchynet.models import CanvasSelector, Classifier, Embedder, Ensemble, build_from_config
+from sketchynet.models import (
+    CanvasSelector,
+    Classifier,
+    Embedder,
+    Ensemble,
+    GreyStem,
+    build_from_config,
+    fold_grey_stem,
+)
 from sketchynet.models.norm import FoldedNorm, PrivateBatchNorm
-from sketchynet.models.selector import POINT_FEATURES
+from sketchynet.models.selector import POINT_FEATURES, STATISTICS
 
 _ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.SiLU, nn.GELU, nn.Hardswish, nn.Sigmoid, nn.Tanh)
 
@@ -39,6 +47,10 @@ def _operations(module: nn.Module, inputs: Tensor, output: Tensor) -> int:
     if isinstance(module, nn.Conv2d):
         kernel = module.kernel_size[0] * module.kernel_size[1] * module.in_channels // module.groups
         return output.numel() * (kernel + (module.bias is not None))
+    if isinstance(module, GreyStem):  # of one channel, it adds a map in place of a bias
+        channels = inputs.shape[1]
+        taps = module.weight[0, 0].numel() * channels
+        return output.numel() * (taps + (channels == 1 or module.bias is not None))
     if isinstance(module, nn.Linear):
         return output.numel() * (module.in_features + (module.bias is not None))
     if isinstance(module, (nn.BatchNorm2d, PrivateBatchNorm)):
@@ -66,20 +78,21 @@ def _counting(network: nn.Module) -> Iterator[list[int]]:
             hook.remove()
 
 
-def embedder_flops(network: Embedder | Ensemble, size: int) -> int:
+def embedder_flops(network: Embedder | Ensemble, size: int, *, grey: bool = False) -> int:
     """FLOPs of embedding one size x size image; of a classifier, of classifying it.
 
-    An ensemble costs the sum of its members, twice with flips. `size` need not be a canvas of the network.
+    An ensemble costs the sum of its members, twice with flips. `size` need not be a canvas of the network. The paper
+    counts three channels for sketches too; `grey` counts one, with the first layer folded (`fold_grey_stem`).
     """
     if isinstance(network, Ensemble):
         times = 2 if network.flip else 1
-        return times * sum(embedder_flops(m, size) for m in network.members if isinstance(m, Embedder))
+        return times * sum(embedder_flops(m, size, grey=grey) for m in network.members if isinstance(m, Embedder))
     with torch.device("meta"):  # shapes alone: nothing is computed
         twin = build_from_config(network.config)
         assert isinstance(twin, Embedder)
-        twin.eval()
+        twin = fold_grey_stem(twin) if grey else twin.eval()
         with _counting(twin) as total, torch.no_grad():
-            embedding = twin(torch.zeros(1, 3, size, size), 0)
+            embedding = twin(torch.zeros(1, 1 if grey else 3, size, size), 0)
             if isinstance(twin, Classifier):
                 twin.head(embedding)
     return total[0]
@@ -89,8 +102,14 @@ def selector_flops(selector: CanvasSelector, steps: int) -> int:
     """FLOPs of choosing a canvas for a sketch of `steps` points.
 
     A GRU step has 3 H (5 + H) multiply-adds, 6 H biases and 7 H gate operations (three activations, the
-    reset product and the update's two products and sum); the linear layer H K multiply-adds and K biases.
+    reset product and the update's two products and sum); the linear layer H K multiply-adds and K biases. Statistics
+    take 12 operations a point (difference, square and sum of two coordinates, root, masked sum of length and of
+    strokes, four bounds) and a perceptron's layer.
     """
     hidden = selector.hidden
-    step = 3 * hidden * (POINT_FEATURES + hidden) + 6 * hidden + 7 * hidden
-    return 2 * (steps * step + (hidden + 1) * selector.num_canvases)
+    operations = (selector.head.in_features + 1) * selector.num_canvases
+    if selector.gru is not None:
+        operations += steps * (3 * hidden * (POINT_FEATURES + hidden) + 6 * hidden + 7 * hidden)
+    if selector.counted is not None:
+        operations += 12 * steps + selector.counted.out_features * (STATISTICS + 2)
+    return 2 * operations

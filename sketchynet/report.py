@@ -44,6 +44,10 @@ def evaluation_table(summary: dict[str, Any]) -> str:
         row.append(f"{f['mean_canvas']:.0f}")
         rows.append(row + [_percent(scopes[c]["acc1"]) for c in categories])
     lines = [aligned(columns, rows, right=columns[1:])]
+    grey = {name: scopes["details"]["gflops_grey"] for name, scopes in systems.items() if "gflops_grey" in scopes["details"]}
+    if grey:
+        named = "; ".join(f"{display_name(name).strip()} {value:.4g}" for name, value in grey.items())
+        lines += ["", f"GFLOPs with the first layer folded to one channel: {named}"]
     if summary["differences"]:
         lines += ["", "differences of Acc@1 on the same queries, points with 95 % interval"]
         for pair, value in summary["differences"].items():
@@ -72,9 +76,12 @@ def paper_table(steps: int = 64) -> str:
     rows.append([f"selector, {steps} points", *_cost_cells(count_parameters(selector), dict.fromkeys(CANVASES, choice))])
     costs = {size: embedder_flops(student, size) + choice for size in CANVASES}
     rows.append(["SketchyNetV2", *_cost_cells(count_parameters(student) + count_parameters(selector), costs)])
+    costs = {size: embedder_flops(student, size, grey=True) + choice for size in CANVASES}
+    rows.append(["  first layer folded", *_cost_cells(count_parameters(student) + count_parameters(selector), costs)])
     columns = ["network", "parameters", "", *(f"{size}×{size}" for size in CANVASES)]
     note = (
-        "GFLOPs a query by canvas; a multiply-add counts two (convention of the paper).\n"
+        "GFLOPs a query by canvas; a multiply-add counts two (convention of the paper). Folded: a grey canvas needs one\n"
+        "channel of the first layer, which the paper's convention does not count on.\n"
         "The paper prints the parameters of SketchyNetV2 as 2.27 M: the same number, cut off."
     )
     return aligned(columns, rows, right=columns[1:]) + f"\n{note}"

@@ -14,6 +14,7 @@ from sketchynet.models.embedder import (
     Ensemble,
     embedder_from_config,
 )
+from sketchynet.models.grey import GreyStem, fold_grey_stem
 from sketchynet.models.inputs import photo_input, sketch_input
 from sketchynet.models.norm import NORMS, PrivateBatchNorm
 from sketchynet.models.selector import CanvasSelector, selector_input
@@ -28,9 +29,11 @@ __all__ = [
     "Classifier",
     "Embedder",
     "Ensemble",
+    "GreyStem",
     "PrivateBatchNorm",
     "build_backbone",
     "build_from_config",
+    "fold_grey_stem",
     "load_backbone_weights",
     "photo_input",
     "selector_input",

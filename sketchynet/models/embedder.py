@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from sketchynet.errors import InputError
 from sketchynet.models.backbones import build_backbone
-from sketchynet.models.inputs import photo_input, sketch_input
+from sketchynet.models.inputs import grey_input, photo_input, sketch_input
 from sketchynet.models.norm import convert_norms, set_domain
 from sketchynet.models.pooling import build_pooling
 
@@ -65,6 +65,7 @@ class Embedder(nn.Module):
         }
         self.norm = norm
         self.normalize = normalize
+        self.grey = False  # set where the first layer takes grey canvases (`sketchynet.models.grey`)
         self.backbone = build_backbone(backbone)
         channels = self.backbone.out_channels * (5 if pooling == "layout" else 1)
         convert_norms(self.backbone, norm, num_domains=1 + len(self.canvases))
@@ -92,7 +93,7 @@ class Embedder(nn.Module):
 
     def embed_sketches(self, canvas: Tensor) -> Tensor:
         """Embed ink coverage, uint8 (B, S, S) with S one of `canvases`, to (B, D)."""
-        image = sketch_input(canvas)
+        image = grey_input(canvas) if self.grey else sketch_input(canvas)
         return self.forward(image, self.domain(image.shape[-1]))
 
     def embed_photos(self, photos: Tensor) -> Tensor:

@@ -21,18 +21,26 @@ def _normalise(image: Tensor) -> Tensor:
     return (image - mean) / std
 
 
-def sketch_input(canvas: Tensor) -> Tensor:
-    """Turn ink coverage, uint8 (B, S, S) with 255 = ink, into normalised float32 (B, 3, S, S).
-
-    Ink becomes black on white paper, as in the photos' colour space.
-    """
+def _check_canvas(canvas: Tensor) -> None:
     if canvas.ndim != 3 or canvas.dtype != torch.uint8:
         raise InputError(
             f"a sketch canvas is a uint8 tensor (B, S, S); got {canvas.dtype} {tuple(canvas.shape)}: "
             "pass the output of sketchynet.rasterize as it is"
         )
-    paper = 1.0 - canvas.to(torch.float32) / 255.0
-    return _normalise(paper.unsqueeze(1).expand(-1, 3, -1, -1))
+
+
+def sketch_input(canvas: Tensor) -> Tensor:
+    """Turn ink coverage, uint8 (B, S, S) with 255 = ink, into normalised float32 (B, 3, S, S).
+
+    Ink becomes black on white paper, as in the photos' colour space.
+    """
+    return _normalise(grey_input(canvas).expand(-1, 3, -1, -1))
+
+
+def grey_input(canvas: Tensor) -> Tensor:
+    """Turn ink coverage, uint8 (B, S, S) with 255 = ink, into grey float32 (B, 1, S, S): 0 ink, 1 paper."""
+    _check_canvas(canvas)
+    return 1.0 - canvas.to(torch.float32).unsqueeze(1) / 255.0
 
 
 def photo_input(photos: Tensor) -> Tensor:

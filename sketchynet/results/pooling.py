@@ -104,7 +104,7 @@ def same_queries(first: Summary, second: Summary) -> bool:
 def _differing(first: Summary, second: Summary) -> str:
     fields = ["canvases"] if first.canvases != second.canvases else []
     fields += [f"data.{k}" for k in ("split_hash", "queries_hash") if first.values["data"][k] != second.values["data"][k]]
-    ignored = {"seed", "name", "description"}
+    ignored = {"seed", "name", "description", "evaluation"}
     a, b = (run.recipe.model_dump(mode="json", exclude=ignored) for run in (first, second))
     return ", ".join([*_different_keys(a, b), *fields])
 
@@ -146,9 +146,8 @@ def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def pooled_table(pooled: Pool) -> str:
     """Everything about the seeds of a recipe, as Markdown: systems, differences, canvases, runs."""
-    return "\n\n".join(
-        [_heading(pooled), _systems(pooled), _differences(pooled), *_canvases(pooled), run_list(pooled.runs)]
-    )
+    parts = [_heading(pooled), _systems(pooled), *_grey(pooled), _differences(pooled), *_canvases(pooled)]
+    return "\n\n".join([*parts, run_list(pooled.runs)])
 
 
 def _heading(pooled: Pool) -> str:
@@ -176,6 +175,16 @@ def _systems(pooled: Pool) -> str:
         row += [percent(pooled.figure(name, key).mean()) for key in ("acc5", "acc10")]
         rows.append(row + [spread_text(pooled.figure(name, "acc1", category)) for category in categories])
     return markdown(columns, rows)
+
+
+def _grey(pooled: Pool) -> list[str]:
+    """GFLOPs with a first layer of one channel, where every run was evaluated so."""
+    named = []
+    for system in (pooled.largest, "v2"):
+        details = [run.values["systems"].get(system, {}).get("details", {}) for run in pooled.runs]
+        if all("gflops_grey" in d for d in details):
+            named.append(f"{display_name(system)} {np.mean([d['gflops_grey'] for d in details]):.4f}")
+    return [f"GFLOPs with the first layer folded to one channel: {', '.join(named)}."] if named else []
 
 
 def _differences(pooled: Pool) -> str:

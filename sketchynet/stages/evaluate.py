@@ -13,7 +13,8 @@ import numpy as np
 
 from sketchynet import checkpoint
 from sketchynet.config import Recipe
-from sketchynet.flops import count_parameters
+from sketchynet.flops import count_parameters, embedder_flops
+from sketchynet.models import fold_grey_stem
 from sketchynet.models.embedder import Embedder
 from sketchynet.models.selector import CanvasSelector
 from sketchynet.retrieval import paired_bootstrap
@@ -66,7 +67,7 @@ def evaluate(task: Task, folder: RunFolder, *, split: int = TEST, device: str = 
     sketches = task.indices(split)
     photo_size = recipe.student.photo_size
     features = stroke_features(task.sketches.select(sketches))
-    student = read_embedder(folder.final("student")).to(device)
+    student = _network(task, folder, "student", device)
     ranks: dict[str, np.ndarray] = {}
     systems: list[System] = []
     if all(checkpoint.is_complete(folder.final(folder.teacher(m))) for m in range(recipe.teacher.members)):
@@ -74,7 +75,7 @@ def evaluate(task: Task, folder: RunFolder, *, split: int = TEST, device: str = 
         ranks["full"] = task.ranks(network, split, (size,), size)
         systems.append(full_system(network, ranks["full"][:, 0], size))
     if checkpoint.is_complete(folder.final("direct")):
-        direct = read_embedder(folder.final("direct")).to(device)
+        direct = _network(task, folder, "direct", device)
         ranks["direct"] = task.ranks(direct, split, direct.canvases, photo_size)
         systems += fixed_systems("direct", direct, ranks["direct"])
     ranks["v1"] = task.ranks(student, split, student.canvases, photo_size)
@@ -92,11 +93,24 @@ def evaluate(task: Task, folder: RunFolder, *, split: int = TEST, device: str = 
         "queries_count": len(sketches),
         "canvases": list(student.canvases),
         "canvas_counts": counts,
-        "systems": _all_figures(recipe, systems, task.scopes(sketches)),
+        "systems": _all_figures(recipe, systems, task.scopes(sketches), _saved_by_grey(recipe, student)),
         "differences": _differences(recipe, systems, student.canvases),
         "queries": _queries(task, sketches, choices, ranks, features),
     }
     return Evaluation(sketches, tuple(systems), ranks, features, choices, summary)
+
+
+def _network(task: Task, folder: RunFolder, name: str, device: str) -> Embedder:
+    network = read_embedder(folder.final(name)).to(device)
+    return fold_grey_stem(network) if task.recipe.evaluation.grey_stem else network
+
+
+def _saved_by_grey(recipe: Recipe, student: Embedder) -> np.ndarray | None:
+    """float64 (K,): FLOPs that a first layer of one channel saves at every canvas; None where it is not used."""
+    if not recipe.evaluation.grey_stem:
+        return None
+    saved = [embedder_flops(student, size) - embedder_flops(student, size, grey=True) for size in student.canvases]
+    return np.array(saved, dtype=np.float64)
 
 
 def _selected(
@@ -130,13 +144,23 @@ def _selected(
     return systems
 
 
-def _all_figures(recipe: Recipe, systems: list[System], scopes: dict[str, np.ndarray]) -> dict[str, Any]:
+def _all_figures(
+    recipe: Recipe, systems: list[System], scopes: dict[str, np.ndarray], saved: np.ndarray | None
+) -> dict[str, Any]:
     resamples, seed = recipe.evaluation.bootstrap, recipe.seed
     return {
         system.name: {scope: system.figures(rows, resamples=resamples, seed=seed) for scope, rows in scopes.items()}
-        | {"details": system.details}
+        | {"details": system.details | _grey_figures(system, saved)}
         for system in systems
     }
+
+
+def _grey_figures(system: System, saved: np.ndarray | None) -> dict[str, float]:
+    """GFLOPs of a query where the student's first layer takes one channel."""
+    if saved is None or system.source == "full":
+        return {}
+    drawn = system.probabilities @ saved if system.choices is None else saved[system.choices]
+    return {"gflops_grey": float((system.flops - drawn).mean() / 1e9)}
 
 
 def _differences(recipe: Recipe, systems: list[System], canvases: tuple[int, ...]) -> dict[str, dict[str, float]]:

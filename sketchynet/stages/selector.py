@@ -279,12 +279,15 @@ class _PolicyTraining:
         """A fresh policy for the next price; all start from the same weights."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.recipe.seed * 1000 + 900)
-            self.policy = CanvasSelector(len(self.cost), self.settings.hidden)
+            self.policy = self._new_policy()
         self.optimizer = torch.optim.AdamW(
             self.policy.parameters(),
             lr=self.settings.optimization.learning_rate,
             weight_decay=self.settings.optimization.weight_decay,
         )
+
+    def _new_policy(self) -> CanvasSelector:
+        return CanvasSelector(len(self.cost), self.settings.hidden, self.settings.reads)
 
     def epoch(self) -> dict[str, float]:
         """One pass over the rewarded sketches, each in one of its views."""
@@ -390,7 +393,7 @@ class _PolicyTraining:
         self.policy.load_state_dict(state["policy"])
         self.optimizer.load_state_dict(state["optimizer"])
         for weights in state["finished"]:
-            policy = CanvasSelector(len(self.cost), self.settings.hidden)
+            policy = self._new_policy()
             policy.load_state_dict(weights)
             self.finished.append(policy.eval())
         self.table.ranks[:] = state["ranks"].numpy()

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
 
 from sketchynet.errors import InputError
-from sketchynet.models import CanvasSelector, selector_input
+from sketchynet.flops import count_parameters, selector_flops
+from sketchynet.models import CanvasSelector, build_from_config, selector_input
+from sketchynet.models.selector import stroke_statistics
 from sketchynet.sketch import Sketch, SketchBatch
 
 
@@ -75,3 +79,40 @@ def test_bad_settings() -> None:
         selector_input(_batch(), tolerance=-1.0, max_points=10)
     with pytest.raises(InputError, match="num_canvases 0"):
         CanvasSelector(0)
+
+def test_statistics_are_those_of_the_drawing() -> None:
+    two = Sketch.from_strokes([[[0, 0], [0.3, 0.4]], [[1, 1], [1, 0.5], [0.5, 0.5]]], "two")
+    dot = Sketch.from_strokes([[[0.5, 0.25]]], "dot")
+    points, lengths = selector_input(SketchBatch.from_sketches([two, dot]), tolerance=0.0, max_points=9)
+    found = stroke_statistics(points, lengths)
+
+    def expected(points: int, strokes: int, ink: float, width: float, height: float) -> list[float]:
+        logarithms = [math.log(points) - 3, math.log(strokes) - 1.5, math.log1p(ink) - 1.5, 3 * math.log1p(ink / strokes) - 1]
+        return [*logarithms, 2 * width - 1.5, 2 * height - 1.5]
+
+    torch.testing.assert_close(found, torch.tensor([expected(5, 2, 1.5, 1, 1), expected(1, 1, 0, 0, 0)]))
+    # Padding, whatever it holds, says nothing.
+    padded = torch.cat([points, torch.full((2, 3, 5), 7.0)], dim=1)
+    torch.testing.assert_close(stroke_statistics(padded, lengths), found)
+
+
+@pytest.mark.parametrize(("reads", "parameters"), [("points", 52_356), ("statistics", 1_412), ("both", 52_356 + 6 * 16 + 16 + 16 * 4)])
+def test_what_a_policy_reads_is_counted(reads: str, parameters: int) -> None:
+    policy = CanvasSelector(reads=reads)
+    assert count_parameters(policy) == parameters
+    twin = build_from_config(policy.config)
+    twin.load_state_dict(policy.state_dict())
+    points, lengths = torch.rand(3, 6, 5), torch.tensor([6, 1, 4])
+    torch.testing.assert_close(twin(points, lengths), policy(points, lengths))
+    policy(points, lengths).sum().backward()
+    assert all(p.grad is not None and bool(p.grad.isfinite().all()) for p in policy.parameters())
+    step = 3 * 128 * (5 + 128) + 13 * 128
+    counted = {"points": 10 * step + 129 * 4, "statistics": 120 + 128 * 8 + 129 * 4, "both": 10 * step + 120 + 16 * 8 + 145 * 4}
+    assert selector_flops(policy, 10) == 2 * counted[reads]
+
+
+def test_an_older_policy_reads_points() -> None:
+    twin = build_from_config({"kind": "selector", "num_canvases": 3, "hidden": 8})
+    assert twin.reads == "points"
+    with pytest.raises(InputError, match="reads 'tea' is unknown: choose one of points, statistics, both"):
+        CanvasSelector(reads="tea")

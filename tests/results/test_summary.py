@@ -99,6 +99,25 @@ def test_evaluating_again_keeps_id_experiments_and_figures(places: Path) -> None
     assert after == before
 
 
+def test_a_folded_first_layer_changes_the_cost_alone(places: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = places / "runs" / "small-both-s0"
+    before = read_summary(run / "summary.json")
+    command = ["evaluate", str(run), "--cache", str(places / "cache")]
+    assert main([*command, "--set", "seed=3"]) == 2 and "only fields of evaluation" in capsys.readouterr().err
+    assert main([*command, "--set", "evaluation.grey_stem=true"]) == 0
+    assert "GFLOPs with the first layer folded to one channel: " in capsys.readouterr().out
+    after = read_summary(run / "summary.json")
+    for network, ranks in before.ranks.items():
+        assert after.ranks[network].tolist() == ranks.tolist()
+    for name, figures in after.values["systems"].items():
+        assert figures["all"]["gflops"] == before.figures(name)["gflops"]
+        grey = figures["details"].get("gflops_grey")
+        assert grey is None if name == "full" else 0 < grey < figures["all"]["gflops"], name
+    largest = after.values["systems"]["v1@32"]
+    # The first layer of vgg_tiny: 8 channels at 32 x 32, whose batch norm stands in for a bias.
+    assert largest["all"]["gflops"] - largest["details"]["gflops_grey"] == pytest.approx(2e-9 * 8 * 32 * 32 * (18 - 1))
+
+
 def test_what_a_stage_depends_on() -> None:
     base = stage_keys(small_recipe("selector.folds=2"))
     assert set(base) == {"teacher-0", "teacher-embeddings", "direct", "student", "fold-0", "fold-1", "selector"}
