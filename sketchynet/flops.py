@@ -69,7 +69,8 @@ def _counting(network: nn.Module) -> Iterator[list[int]]:
     def count(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         total[0] += 2 * _operations(module, inputs[0], output)
 
-    leaves = [m for m in network.modules() if next(m.children(), None) is None]
+    norms = (nn.BatchNorm2d, PrivateBatchNorm)  # may hold the activation behind them, which counts for itself
+    leaves = [m for m in network.modules() if isinstance(m, norms) or next(m.children(), None) is None]
     hooks = [m.register_forward_hook(count) for m in leaves]
     try:
         yield total

@@ -194,7 +194,9 @@ def retrieval_sheet(rows: Sequence[Mapping[str, Any]], path: Path,
             note += f"  ·  {row['note']}" if row.get("note") else ""
             written = line[0].text(0.0, -0.05, note, transform=line[0].transAxes, fontsize=9, va="top",
                                    color=GREEN if rank == 1 else VERMILLION if rank > len(row["photos"]) else INK)
-            written.set_in_layout(False)  # it runs on below the photos instead of pushing them aside
+            # The line runs on below the photos instead of pushing them aside; its height alone is kept free.
+            written.set_in_layout(False)
+            line[0].text(0.0, -0.05, "|", transform=line[0].transAxes, fontsize=9, va="top", alpha=0.0)
     return Path(path)
 
 

@@ -44,9 +44,10 @@ def evaluation_table(summary: dict[str, Any]) -> str:
         row.append(f"{f['mean_canvas']:.0f}")
         rows.append(row + [_percent(scopes[c]["acc1"]) for c in categories])
     lines = [aligned(columns, rows, right=columns[1:])]
-    grey = {name: scopes["details"]["gflops_grey"] for name, scopes in systems.items() if "gflops_grey" in scopes["details"]}
-    if grey:
-        named = "; ".join(f"{display_name(name).strip()} {value:.4g}" for name, value in grey.items())
+    shown = [f"v1@{summary['canvases'][-1]}", "v2"]
+    grey = {name: systems[name]["details"].get("gflops_grey") for name in shown if name in systems}
+    if None not in grey.values():
+        named = ", ".join(f"{display_name(name)} {value:.4g}" for name, value in grey.items())
         lines += ["", f"GFLOPs with the first layer folded to one channel: {named}"]
     if summary["differences"]:
         lines += ["", "differences of Acc@1 on the same queries, points with 95 % interval"]

@@ -79,3 +79,16 @@ def test_a_classifiers_linear_layer_counts() -> None:
     embedder = Embedder("mobile_small", canvases=(32,))
     assert embedder_flops(classifier, 32) - embedder_flops(embedder, 32) == 2 * 10 * (192 + 1)
     assert embedder_flops(Ensemble([classifier], flip=True), 32) == 2 * embedder_flops(classifier, 32)
+
+
+def test_a_norm_that_holds_its_activation_counts_both() -> None:
+    from torch import nn
+
+    from sketchynet.flops import _counting
+    from sketchynet.models import PrivateBatchNorm
+
+    norm = PrivateBatchNorm(4, 2)
+    norm.after = nn.Sequential(nn.Identity(), nn.ReLU())
+    with _counting(nn.Sequential(norm)) as total:
+        norm.eval()(torch.zeros(1, 4, 5, 5))
+    assert total[0] == 2 * (2 * 100 + 100)

@@ -33,7 +33,8 @@ class PrivateBatchNorm(nn.Module):
 
     Buffers: `running_mean` and `running_var` (N, C), `num_batches_tracked` (N,). A plain batch norm's entries
     (C,) load into every domain. The first updates of a domain are plain averages, since the start values 0
-    and 1 would stay visible for long, later ones exponential.
+    and 1 would stay visible for long, later ones exponential. `after` holds what follows in it, where the norm
+    that it takes the place of held its activation.
     """
 
     running_mean: Tensor
@@ -49,6 +50,7 @@ class PrivateBatchNorm(nn.Module):
         self.eps = eps
         self.momentum = momentum
         self.domain = 0
+        self.after: nn.Sequential | None = None
         self._counts: list[int] | None = None  # num_batches_tracked, known without waiting for the device
         self.weight = nn.Parameter(torch.ones(num_features))
         self.bias = nn.Parameter(torch.zeros(num_features))
@@ -69,7 +71,8 @@ class PrivateBatchNorm(nn.Module):
             return self._compiled(x)
         factor = self._update_factor() if self.training else 0.0
         mean, var = self.running_mean[self.domain], self.running_var[self.domain]
-        return F.batch_norm(x, mean, var, self.weight, self.bias, self.training, factor, self.eps)
+        normed = F.batch_norm(x, mean, var, self.weight, self.bias, self.training, factor, self.eps)
+        return normed if self.after is None else self.after(normed)
 
     def _compiled(self, x: Tensor) -> Tensor:
         """The same step for torch.compile: the weight of a batch's statistics is a tensor.
@@ -162,13 +165,16 @@ def convert_norms(network: nn.Module, norm: str, num_domains: int) -> nn.Module:
         for name, child in list(parent.named_children()):
             if not isinstance(child, nn.BatchNorm2d):
                 continue
-            if type(child) is not nn.BatchNorm2d:
-                raise InputError(
-                    f"norm {norm!r} knows no {type(child).__name__} ({path}.{name}): choose norm='shared'"
-                )
+            # timm's batch norm that holds the activation behind it, and what may be dropped before.
+            activated = isinstance(getattr(child, "act", None), nn.Module) and isinstance(child.drop, nn.Module)
+            if type(child) is not nn.BatchNorm2d and not (activated and norm == "private"):
+                others = "norm='private' or 'shared'" if activated else "norm='shared'"
+                raise InputError(f"norm {norm!r} knows no {type(child).__name__} ({path}.{name}): choose {others}")
             new: nn.Module
             if norm == "private":
                 new = PrivateBatchNorm(child.num_features, num_domains, eps=child.eps)
+                if activated:
+                    new.after = nn.Sequential(child.drop, child.act)
             else:
                 new = FrozenBatchNorm(child.num_features, eps=child.eps)
             new.load_state_dict(child.state_dict())

@@ -151,7 +151,7 @@ def _students(base: Recipe) -> Experiment:
     variants = (
         variant("MobileNetV2", "mobilenet_v2", "mobilenet_v2_imagenet.safetensors"),
         variant("SqueezeNet 1.1", "squeezenet1_1", "squeezenet1_1_imagenet.safetensors"),
-        variant("GhostNet (timm), from random weights", "timm:ghostnet_100", "null"),
+        variant("MobileNetV4 small (timm), from random weights", "timm:mobilenetv4_conv_small", "null"),
     )
     return Experiment("students", "Is the student plug-and-play?", base, variants, variants[0].name)
 
@@ -165,6 +165,13 @@ def _teachers(base: Recipe) -> Experiment:
         variant("two networks", 2, False),
         variant("two networks, mirrored too", 2, True),
         variant("four networks, mirrored too", 4, True),
+        Variant(
+            "VGG-16 (vgg16_imagenet.safetensors in --weights)",
+            (
+                "teacher.network.backbone=vgg16", "teacher.network.weights=vgg16_imagenet.safetensors",
+                "teacher.members=1", "teacher.flip=false", *_STUDENT_ALONE,
+            ),
+        ),
     )
     return Experiment("teachers", "How strong must the full network be?", base, variants, variants[0].name)
 

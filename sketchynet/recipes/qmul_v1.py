@@ -1,4 +1,4 @@
-"""QMUL Shoe-V1 and Chair-V1 from ImageNet weights, on two CPU cores."""
+"""QMUL Shoe-V1 and Chair-V1 from ImageNet weights: on two CPU cores, and on a GPU."""
 
 from __future__ import annotations
 
@@ -84,4 +84,46 @@ def qmul_v1() -> Recipe:
             cost_weights=(0.05, 0.1, 0.2, 0.3),
             optimization=OptimizationConfig(epochs=30, batch_size=64, learning_rate=3e-3, weight_decay=0.0),
         ),
+    )
+
+
+def qmul_v1_gpu() -> Recipe:
+    """Longer schedules at full size, for `--gpu`: a full network of three members, five canvases, four folds.
+
+    The canvases lie where V2's budget of 0.254 GFLOPs does; its price is set by that budget. With VGG-16 as the full
+    network: `--set teacher.network.backbone=vgg16 --set teacher.network.weights=vgg16_imagenet.safetensors
+    --set teacher.members=1`, the file (torchvision's keys) in --weights.
+    """
+    base = qmul_v1()
+    teacher, student, selector = base.teacher, base.student, base.selector
+    longer = {"batch_size": 32, "averaging": 0.995, "validate_every": 5}
+    return base.model_copy(
+        update={
+            "name": "qmul_v1_gpu",
+            "description": "QMUL Shoe-V1 and Chair-V1 on a GPU (--gpu): three members at 256, longer schedules, five canvases",
+            "teacher": teacher.model_copy(
+                update={
+                    "members": 3,
+                    "train_sizes": (128, 256),
+                    "optimization": teacher.optimization.model_copy(update={"epochs": 50, **longer}),
+                }
+            ),
+            "student": student.model_copy(
+                update={
+                    "canvases": (64, 96, 128, 160, 256),
+                    "canvases_per_step": None,
+                    "optimization": student.optimization.model_copy(update={"epochs": 60, **longer}),
+                }
+            ),
+            "selector": selector.model_copy(
+                update={
+                    "folds": 4,
+                    "fold_epochs": 40,
+                    "views": 6,
+                    "gradient": "expected",
+                    "budget": 0.304,  # 0.2533 GFLOPs
+                    "cost_weights": (0.02, 0.05, 0.1, 0.2, 0.3),
+                }
+            ),
+        }
     )

@@ -55,6 +55,32 @@ def _trained(norm: str) -> tuple[Embedder, torch.Generator]:
     return network, generator
 
 
+class _BatchNormAct2d(nn.BatchNorm2d):
+    """As timm's: the activation is the norm's own."""
+
+    def __init__(self, features: int) -> None:
+        super().__init__(features)
+        self.drop, self.act = nn.Identity(), nn.ReLU()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.act(self.drop(super().forward(x)))
+
+
+def test_a_norm_with_its_activation_becomes_private() -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 4, 1), _BatchNormAct2d(4)).eval()
+    nn.init.normal_(network[1].weight)
+    x = torch.randn(2, 3, 5, 5)
+    expected = network(x)
+    assert expected.min() == 0.0
+    private = convert_norms(copy.deepcopy(network), "private", 2)
+    assert isinstance(private[1], PrivateBatchNorm) and private[1].weight.equal(network[1].weight)
+    torch.testing.assert_close(private(x), expected)
+    for norm in ("frozen", "folded"):
+        with pytest.raises(InputError, match=r"knows no _BatchNormAct2d.*choose norm='private' or 'shared'"):
+            convert_norms(copy.deepcopy(network), norm, 2)
+
+
 def test_private_norms_agree_between_training_and_evaluation_and_shared_do_not() -> None:
     worst = {}
     for norm in ("private", "shared"):
