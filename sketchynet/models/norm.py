@@ -166,7 +166,8 @@ def convert_norms(network: nn.Module, norm: str, num_domains: int) -> nn.Module:
             if not isinstance(child, nn.BatchNorm2d):
                 continue
             # timm's batch norm that holds the activation behind it, and what may be dropped before.
-            activated = isinstance(getattr(child, "act", None), nn.Module) and isinstance(child.drop, nn.Module)
+            held = dict(child.named_children())
+            activated = {"drop", "act"} <= held.keys()
             if type(child) is not nn.BatchNorm2d and not (activated and norm == "private"):
                 others = "norm='private' or 'shared'" if activated else "norm='shared'"
                 raise InputError(f"norm {norm!r} knows no {type(child).__name__} ({path}.{name}): choose {others}")
@@ -174,7 +175,7 @@ def convert_norms(network: nn.Module, norm: str, num_domains: int) -> nn.Module:
             if norm == "private":
                 new = PrivateBatchNorm(child.num_features, num_domains, eps=child.eps)
                 if activated:
-                    new.after = nn.Sequential(child.drop, child.act)
+                    new.after = nn.Sequential(held["drop"], held["act"])
             else:
                 new = FrozenBatchNorm(child.num_features, eps=child.eps)
             new.load_state_dict(child.state_dict())

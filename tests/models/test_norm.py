@@ -75,7 +75,7 @@ def test_a_norm_with_its_activation_becomes_private() -> None:
     assert expected.min() == 0.0
     private = convert_norms(copy.deepcopy(network), "private", 2)
     assert isinstance(private[1], PrivateBatchNorm) and private[1].weight.equal(network[1].weight)
-    torch.testing.assert_close(private(x), expected)
+    torch.testing.assert_close(private.eval()(x), expected)
     for norm in ("frozen", "folded"):
         with pytest.raises(InputError, match=r"knows no _BatchNormAct2d.*choose norm='private' or 'shared'"):
             convert_norms(copy.deepcopy(network), norm, 2)
