@@ -30,13 +30,32 @@ KERNELS: dict[str, tuple[Any, Any, dict[str, str], dict[str, Any]]] = {
         {"x": F, "y": F, "x_norms": F, "y_norms": F, "out": F, "flags": B8},
         {"NEAR_SHARE": 0.015625, "SQUARED": False, "STEP": 16, "ACROSS": 8},
     ),
+    "weight": (
+        pairwise_distance.weight_kernel,
+        {"BN": 128},
+        {"grad": F, "distance": F, "x_norms": F, "y_norms": F, "weights": F, "flags": B8},
+        {"NEAR_SHARE": 0.015625, "SQUARED": False, "TILE": 32},
+    ),
+    "pack": (
+        pairwise_distance.pack_kernel,
+        {"BP": 4, "BD": 256},
+        {"rows": H, "packed": H, "norms": F},
+        {"PACK": True},
+    ),
+    "gradient": (
+        pairwise_distance.gradient_kernel,
+        {"BF": 128, "BD": 128},
+        {"own": H, "other": H, "products": F, "grad": F, "distance": F, "own_norms": F, "other_norms": F}
+        | {"flags": B8, "out": H},
+        {"NEAR_SHARE": 0.015625, "SQUARED": False, "TILE": 32},
+    ),
     "huber": (
         relational_huber.huber_kernel,
         relational_huber.huber_tuned,
         {name: H for name in ("t_rows", "t_columns", "s_rows", "s_columns", "weights")}
         | {name: F for name in ("t_norms", "t_norms_columns", "s_norms", "s_norms_columns", "scales", "sums")}
         | {"content": I, "delta": "fp32", "share": "fp32", "floor": "fp32"},
-        {"LOSS": True, "STORE": True, "MIRROR": True, "UNIQUE": True, "EVEN": True}
+        {"LOSS": True, "STORE": True, "UNIT": False, "MIRROR": True, "UNIQUE": True, "EVEN": True}
         | {"T_PRECISION": "tf32", "S_PRECISION": "tf32", "SIZE": 1},
     ),
     "prepare": (
@@ -64,22 +83,29 @@ KERNELS: dict[str, tuple[Any, Any, dict[str, str], dict[str, Any]]] = {
         match_rank.count_kernel,
         match_rank.count_tuned,
         {"queries": H, "rows": H, "above": F, "below": F, "low": F, "high": F}
-        | {"counts": I, "listed_counts": I, "listed": L},
+        | {"counts": I, "marks": I},
         {"SPLIT": False, "EVEN": True, "SIZE": 1},
     ),
     "decide": (
         match_rank.decide_kernel,
-        {"BP": 16, "BD": 128, "BS": 16},
-        {"queries": H, "true_rows": H, "rows": H, "counts": I, "listed_counts": I, "listed": L, "ranks": L},
+        {"BP": 16, "BD": 128, "BS": 16, "BW": 1024},
+        {"queries": H, "true_rows": H, "rows": H, "counts": I, "marks": I, "listed": L, "ranks": L},
         {},
     ),
-    "true_distance": (
-        match_rank.true_distance_kernel,
+    "rows": (
+        match_rank.rows_kernel,
+        {"BP": 16, "BD": 128},
+        {"rows": F, "parts": H, "squares": F64, "above": F, "below": F, "weight": F64, "bad": L}
+        | {"share": "fp32", "flushed": "fp32"},
+        {"SPLIT": True, "BOUNDED": True},
+    ),
+    "cuts": (
+        match_rank.cuts_kernel,
         {"BD": 128},
-        {"queries": H, "true_rows": H, "out": F64},
+        {"queries": H, "true_rows": H, "squares": F64, "weight": F64, "low": F, "high": F}
+        | {"share": "fp32", "flushed": "fp32"},
         {},
     ),
-    "squares": (match_rank.squares_kernel, {"BP": 32, "BD": 128}, {"rows": H, "out": F64, "stride": "i32"}, {}),
     "candidates": (
         nearest.candidates_kernel,
         nearest.candidates_tuned,

@@ -7,11 +7,9 @@ Products of half precision are exact in the tensor cores' float32 sums. Float32 
 bfloat16 parts, x = h + l + r with |l| ≤ 2⁻⁸|x| and |r| ≤ 2⁻¹⁶|x|, and multiplied as l·h' + h·l' + h·h': three
 products at the rate of bfloat16. What is left out, l·l' + r·g + x·r', is at most SPLIT_ERROR·|x||g|.
 
-The first kernel counts what is nearer for sure and lists, by query, what rounding may decide: as words, one bit for
-each of 32 neighbouring rows, so that its loop has no branch and the next tile's rows are under way while it compares.
-The second decides the listed rows by squared differences in float64. A list that overflows is not used: that query's
-whole chunk is decided exactly, which is slow, needs no memory, and happens where embeddings have collapsed. Nothing
-waits for the device before the last chunk is under way.
+The counting kernel counts what is nearer for sure and marks what rounding may decide, one bit for each row, so that
+its loop has no branch and the next tile's rows are under way while it compares. Another decides the marked rows by
+squared differences in float64. Nothing waits for the device before the last chunk is under way.
 """
 
 from __future__ import annotations
@@ -24,7 +22,6 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from sketchynet.ops.bounds import bounds
 from sketchynet.ops.gallery import GalleryRows
 from sketchynet.ops.kernels.tiles import (
     Tuned,
@@ -35,14 +32,17 @@ from sketchynet.ops.kernels.tiles import (
     rows_in_place,
     size_class,
 )
+from sketchynet.ops.pairwise_distance import product_error
 
 CHUNK_BYTES = 1 << 28
 """Gallery rows of a chunk, in bytes; a split of float32 takes as many again."""
-CAPACITY = 2048
-"""Words with unsure rows that are listed for one query and chunk: one in four of them, which random embeddings do not
-reach by far."""
+MARK_BYTES = 1 << 26
+"""Marks of a chunk: a bit for each query and row."""
+MARKED = 1024
+"""Words of 32 marks that are set out in a row before they are decided; a query with more goes through all words."""
 MAX_SPLITS = 1024
 SPLIT_ERROR = 2.0**-14
+UNIT = 2.0**-24
 PARTS_WIDTH = 128
 """Split halves are padded with zeros to a multiple of so many elements: no block of either reaches into the other."""
 
@@ -69,20 +69,67 @@ def gram_tile(
 
 
 @triton.jit
-def squares_kernel(
+def rows_kernel(
     rows,  # (n, D)
-    out,  # float64 (n,)
-    n, D, stride,
+    parts,  # bfloat16 (n, 2·width), written where SPLIT: halves, with zeros up to their width
+    squares,  # float64 (n,): squared norms
+    above, below,  # float32 (n,), written where BOUNDED: |g|²/2 with the row's part of the bound, added and subtracted
+    weight,  # float64 (): w of `bounds`
+    bad,  # int64 (): the least number of a row that is not finite
+    first, n, D, width, stride,
+    share, flushed,  # γ + 2u, and what products below the least normal number may lose
+    SPLIT: tl.constexpr, BOUNDED: tl.constexpr,
     BP: tl.constexpr, BD: tl.constexpr,
 ):  # fmt: skip
+    """What a chunk's rows are asked for, in one pass over them."""
     i = tl.program_id(0) * BP + tl.arange(0, BP)
-    row = (i % n).to(tl.int64)
+    real = i < n
+    row = tl.where(real, i, 0).to(tl.int64)
     total = tl.zeros((BP,), dtype=tl.float64)
+    for start in range(0, width, BD):
+        k = start + tl.arange(0, BD)
+        x = tl.load(rows + row[:, None] * stride + k[None, :], mask=real[:, None] & (k < D)[None, :], other=0.0)
+        wide = x.to(tl.float64)
+        total += tl.sum(wide * wide, axis=1)
+        if SPLIT:
+            high = x.to(tl.bfloat16)
+            low = (x - high.to(tl.float32)).to(tl.bfloat16)
+            into = parts + row[:, None] * (2 * width) + k[None, :]
+            held = real[:, None] & (k < width)[None, :]
+            tl.store(into, high, mask=held)
+            tl.store(into + width, low, mask=held)
+    tl.store(squares + i, total, mask=real)
+    if BOUNDED:
+        unit = 5.9604644775390625e-08
+        part = share * total / (2.0 * tl.load(weight)) + 3.0 * unit * total + flushed * (1.0 + tl.sqrt(total))
+        tl.store(above + i, (0.5 * total + part).to(tl.float32), mask=real)
+        tl.store(below + i, (0.5 * total - part).to(tl.float32), mask=real)
+    tl.atomic_min(bad + 0 * row, row + first, mask=real & ~(total < float("inf")), sem="relaxed")
+
+
+@triton.jit
+def cuts_kernel(
+    queries, true_rows,  # (B, D)
+    squares,  # float64 (B,), of the queries
+    weight,  # float64 ()
+    low, high,  # float32 (B,): v below low is nearer than the true row for sure, above high farther
+    B, D, stride_q, stride_t,
+    share, flushed,
+    BD: tl.constexpr,
+):  # fmt: skip
+    b = tl.program_id(0).to(tl.int64)
+    total = tl.zeros((BD,), dtype=tl.float64)
     for start in range(0, D, BD):
         k = start + tl.arange(0, BD)
-        x = tl.load(rows + row[:, None] * stride + k[None, :], mask=(k < D)[None, :], other=0.0).to(tl.float64)
-        total += tl.sum(x * x, axis=1)
-    tl.store(out + i, total, mask=i < n)
+        x = tl.load(queries + b * stride_q + k, mask=k < D, other=0.0).to(tl.float64)
+        y = tl.load(true_rows + b * stride_t + k, mask=k < D, other=0.0).to(tl.float64)
+        total += (x - y) * (x - y)
+    square = tl.load(squares + b)
+    threshold = (tl.sum(total, axis=0) - square) / 2.0
+    unit = 5.9604644775390625e-08
+    slack = share * tl.load(weight) * square / 2.0 + flushed * tl.sqrt(square) + 4.0 * unit * tl.abs(threshold)
+    tl.store(low + b, (threshold - slack).to(tl.float32))
+    tl.store(high + b, (threshold + slack).to(tl.float32))
 
 
 @triton.jit
@@ -91,9 +138,8 @@ def count_kernel(
     above, below,  # float32 (n,): |g|²/2 with the row's part of the bound, added and subtracted
     low, high,  # float32 (B,)
     counts,  # int32 (splits, B): nearer for sure
-    listed_counts,  # int32 (B,)
-    listed,  # int64 (B, capacity): number of a word, 32 bits up, and the word
-    B, n, D, width, stride_q, stride_g, capacity,
+    marks,  # int32 (B, words): bit r of word w marks that rounding may decide about row 32·w + r
+    B, n, D, width, stride_q, stride_g, words,
     SPLIT: tl.constexpr, EVEN: tl.constexpr, DESCRIBED: tl.constexpr,
     SIZE: tl.constexpr,  # class of sizes, for tuning alone
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
@@ -119,11 +165,8 @@ def count_kernel(
         found += tl.sum(nearer.to(tl.int32), axis=1)
         unsure = tl.where(nearer | farther, 0, bit)
         word = tl.sum(tl.reshape(unsure, (BM, BN // 32, 32)), axis=2)
-        some = (word != 0) & (i < B)[:, None]
-        number = (tile * (BN // 32) + tl.arange(0, BN // 32)).to(tl.int64)[None, :]
-        place = tl.atomic_add(listed_counts + query[:, None] + 0 * number, 1, mask=some, sem="relaxed")
-        entry = (number << 32) | (word.to(tl.int64) & 0xFFFFFFFF)
-        tl.store(listed + query[:, None] * capacity + place, entry, mask=some & (place < capacity))
+        place = query[:, None] * words + tile * (BN // 32) + tl.arange(0, BN // 32)[None, :]
+        tl.store(marks + place, word, mask=(i < B)[:, None])
     tl.store(counts + tl.program_id(1) * B + i, found, mask=i < B)
 
 
@@ -146,50 +189,42 @@ def exact_distances(
 
 
 @triton.jit
-def true_distance_kernel(
-    queries,  # (B, D)
-    true_rows,  # (B, D)
-    out,  # float64 (B,)
-    D, stride_q, stride_t,
-    BD: tl.constexpr,
-):  # fmt: skip
-    b = tl.program_id(0).to(tl.int64)
-    total = tl.zeros((BD,), dtype=tl.float64)
-    for start in range(0, D, BD):
-        k = start + tl.arange(0, BD)
-        x = tl.load(queries + b * stride_q + k, mask=k < D, other=0.0).to(tl.float64)
-        y = tl.load(true_rows + b * stride_t + k, mask=k < D, other=0.0).to(tl.float64)
-        total += (x - y) * (x - y)
-    tl.store(out + b, tl.sum(total, axis=0))
-
-
-@triton.jit
 def decide_kernel(
     queries,  # (B, D)
     true_rows,  # (B, D): each query's true row
     rows,  # (n, D)
     counts,  # int32 (splits, B): nearer for sure
-    listed_counts,  # int32 (B,)
-    listed,  # int64 (B, capacity): number of a word, 32 bits up, and the word
+    marks,  # int32 (B, words)
+    listed,  # int64 (B, capacity): room for numbers of words, 32 bits up, and the words
     ranks,  # int64 (B,), added to
-    B, n, D, stride_q, stride_t, stride_g, splits, capacity,
-    BP: tl.constexpr, BD: tl.constexpr, BS: tl.constexpr,
+    B, n, D, stride_q, stride_t, stride_g, splits, words, capacity,
+    BP: tl.constexpr, BD: tl.constexpr, BS: tl.constexpr, BW: tl.constexpr,
 ):  # fmt: skip
     b = tl.program_id(0).to(tl.int64)
-    query = queries + b * stride_q
+    query, marked, list = queries + b * stride_q, marks + b * words, listed + b * capacity
+    entries = 0
+    for start in range(0, words, BW):
+        number = start + tl.arange(0, BW)
+        word = tl.load(marked + number, mask=number * 32 < n, other=0)
+        some = (word != 0).to(tl.int32)
+        place = entries + tl.cumsum(some, axis=0) - 1
+        entry = (number.to(tl.int64) << 32) | (word.to(tl.int64) & 0xFFFFFFFF)
+        tl.store(list + place, entry, mask=(some > 0) & (place < capacity))
+        entries += tl.sum(some, axis=0)
+    tl.debug_barrier()  # what some threads listed others read
     lane = tl.arange(0, BP)
     # The true distance comes from the same lines as the others, for every lane: the order of its sum is theirs.
     true = exact_distances(query, true_rows, b + tl.zeros((BP,), dtype=tl.int64), stride_t, D, BP, BD)
-    entries = tl.load(listed_counts + b)
     overflow = entries > capacity
-    words = tl.where(overflow, tl.cdiv(n, 32), entries)
+    count = tl.where(overflow, words, entries)
     found = tl.zeros((BP,), dtype=tl.int64)
-    for first in range(0, words, BP):
+    for first in range(0, count, BP):
         place = first + lane
-        held = place < words
-        entry = tl.load(listed + b * capacity + place, mask=held & (place < capacity), other=0)
+        held = place < count
+        entry = tl.load(list + place, mask=held & (place < capacity), other=0)
         number = tl.where(overflow, place, (entry >> 32).to(tl.int32))
-        left = tl.where(held, tl.where(overflow, 0xFFFFFFFF, entry & 0xFFFFFFFF), 0)
+        word = tl.load(marked + place, mask=held & overflow & (place * 32 < n), other=0).to(tl.int64)
+        left = tl.where(held, tl.where(overflow, word, entry) & 0xFFFFFFFF, 0)
         while tl.max(left, axis=0) > 0:
             lowest = left & -left
             # The exponent of a power of two is its number.
@@ -201,8 +236,7 @@ def decide_kernel(
             left = left - lowest
     split = tl.arange(0, BS)
     sure = tl.sum(tl.load(counts + split * B + b, mask=split < splits, other=0).to(tl.int64), axis=0)
-    rank = tl.sum(found, axis=0) + tl.where(overflow, 0, sure)
-    tl.store(ranks + b, tl.load(ranks + b) + rank)
+    tl.store(ranks + b, tl.load(ranks + b) + tl.sum(found, axis=0) + sure)
 
 
 count_tuned = Tuned(
@@ -216,7 +250,7 @@ count_tuned = Tuned(
     ],
     key=["SIZE", "D", "SPLIT"],
     operands={"queries": ("BM", "BK"), "rows": ("BN", "BK")},
-    reset=["counts", "listed_counts"],
+    reset=["counts"],
 )
 
 
@@ -225,29 +259,25 @@ def half_width(D: int) -> int:
     return triton.cdiv(D, PARTS_WIDTH) * PARTS_WIDTH
 
 
-def halves(rows: Tensor) -> Tensor:
-    """bfloat16 (n, 2 · `half_width`): [h, l] of float32 rows; half-precision rows as they are, (n, D)."""
-    if rows.dtype != torch.float32:
-        return rows
-    (n, D), width = rows.shape, half_width(rows.shape[1])
-    out = rows.new_empty((n, 2, width), dtype=torch.bfloat16)
-    if width > D:
-        out[:, :, D:] = 0
-    high, low = out[:, 0, :D], out[:, 1, :D]
-    high.copy_(rows)
-    torch.sub(rows, high, out=low)
-    return out.view(n, 2 * width)
+def measured(
+    rows: Tensor, bad: Tensor, first: int = 0, *, weight: Tensor | None = None, share: float = 0.0, flushed: float = 0.0
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Squared norms float64 (n,); rows as products take them, split where float32; and with a weight `above` and
+    `below` of `rows_kernel`, else empty. The least number, from `first` on, of a row that is not finite goes to bad."""
+    (n, D), split, device = rows.shape, rows.dtype == torch.float32, rows.device
+    width, bounded = half_width(D), weight is not None
+    parts = torch.empty((n, 2 * width), dtype=torch.bfloat16, device=device) if split else rows
+    squares = torch.empty(n, dtype=torch.float64, device=device)
+    above, below = torch.empty((2, n if bounded else 0), dtype=torch.float32, device=device)
+    rows_kernel[(triton.cdiv(n, 16),)](
+        rows, parts, squares, above, below, squares if weight is None else weight, bad, first, n, D, width,
+        rows.stride(0), share, flushed, SPLIT=split, BOUNDED=bounded, BP=16, BD=128,
+    )  # fmt: skip
+    return squares, parts, above, below
 
 
 def chunk_rows(D: int, dtype: torch.dtype) -> int:
     return max(1024, min(1 << 19, CHUNK_BYTES // (D * dtype.itemsize)))
-
-
-def row_squares(rows: Tensor) -> Tensor:
-    """Squared norms float64 (n,), NaN or infinite for a row that is not finite."""
-    out = torch.empty(len(rows), dtype=torch.float64, device=rows.device)
-    squares_kernel[(triton.cdiv(len(rows), 32),)](rows, out, *rows.shape, rows.stride(0), BP=32, BD=128)
-    return out
 
 
 def splits(queries: int, rows: int, meta: dict[str, Any], device: torch.device) -> int:
@@ -261,16 +291,12 @@ class DeferredCheck:
     """Remembers on the device the first row that is not finite, so that the check waits for nothing."""
 
     def __init__(self, device: torch.device) -> None:
-        self._first = torch.full((), torch.iinfo(torch.int64).max, device=device)
-
-    def add(self, first: int, squares: Tensor) -> None:
-        bad = ~torch.isfinite(squares)
-        row = torch.where(bad.any(), bad.to(torch.int32).argmax() + first, self._first)
-        self._first = torch.minimum(self._first, row)
+        self.bad = torch.full((), torch.iinfo(torch.int64).max, device=device)
+        """int64 (), for `measured`."""
 
     def close(self, rows: GalleryRows) -> None:
         """InputError if there was one."""
-        first = int(self._first)
+        first = int(self.bad)
         if first < len(rows):
             rows.check(first, rows.take(torch.tensor([first])))
 
@@ -281,41 +307,43 @@ def _grid(queries: int, rows: int, device: torch.device, meta: dict[str, Any]) -
 
 def match_rank_triton(queries: Tensor, rows: GalleryRows, target: Tensor) -> Tensor:
     """As `match_rank`, of checked queries, B ≥ 1."""
-    queries = rows_in_place(queries)
-    (B, D), device = queries.shape, queries.device
-    true_rows = rows_in_place(rows.take(target))
-    x_squares = row_squares(queries)
-    true_squared = torch.empty_like(x_squares)
-    true_distance_kernel[(B,)](
-        queries, true_rows, true_squared, D, queries.stride(0), true_rows.stride(0), BD=128, num_warps=1
-    )
-    threshold = (true_squared - x_squares) / 2.0
-    parts = halves(queries)
-    split = queries.dtype == torch.float32
-    width, capacity = half_width(D), min(CAPACITY, triton.cdiv(len(rows), 32))
-    ranks = torch.zeros(B, dtype=torch.int64, device=device)
-    listed = torch.empty((B, capacity), dtype=torch.int64, device=device)
+    queries, true_rows = rows_in_place(queries), rows_in_place(rows.take(target))
+    (B, D), device, split = queries.shape, queries.device, queries.dtype == torch.float32
     check = DeferredCheck(device)
-    for first, chunk in rows.chunks(chunk_rows(D, queries.dtype)):
-        chunk = rows_in_place(chunk)
-        g_squares = row_squares(chunk)
-        check.add(first, g_squares)
-        bound = bounds(x_squares, g_squares, D, queries.dtype, SPLIT_ERROR if split else 0.0)
-        low, high = bound.cuts(threshold)
-        chunk_parts, n = halves(chunk), len(chunk)
-        listed_counts = torch.zeros(B, dtype=torch.int32, device=device)
+    elsewhere = torch.empty_like(check.bad)  # queries are checked, true rows with the others
+    x_squares, parts, _, _ = measured(queries, elsewhere)
+    true_squares = measured(true_rows, elsewhere)[0]
+    # Any weight will do: this one makes the bounds of a query and of its rows alike.
+    weight = (true_squares.mean() / x_squares.mean()).sqrt().nan_to_num(1.0).clamp(1e-6, 1e6)
+    share = product_error(D, queries.dtype) + (SPLIT_ERROR if split else 0.0) + 2.0 * UNIT
+    flushed = D * 2.0**-120
+    low, high = torch.empty((2, B), dtype=torch.float32, device=device)
+    cuts_kernel[(B,)](
+        queries, true_rows, x_squares, weight, low, high, B, D, queries.stride(0), true_rows.stride(0),
+        share, flushed, BD=128, num_warps=1,
+    )  # fmt: skip
+    ranks = torch.zeros(B, dtype=torch.int64, device=device)
+    size = min(chunk_rows(D, queries.dtype), max(1 << 15, 8 * MARK_BYTES // B // 256 * 256), len(rows))
+    words = 8 * triton.cdiv(size, 256)  # whole tiles of either width
+    marks = torch.empty((B, words), dtype=torch.int32, device=device)
+    listed = torch.empty((B, min(MARKED, words)), dtype=torch.int64, device=device)
+    for first, chunk in rows.chunks(size):
+        chunk, n = rows_in_place(chunk), len(chunk)
+        _, chunk_parts, above, below = measured(
+            chunk, check.bad, first, weight=weight, share=share, flushed=flushed
+        )
         most = max(splits(B, n, choice, device) for choice in count_tuned.choices)
         counts = torch.zeros((most, B), dtype=torch.int32, device=device)
         count_tuned.launch(
             partial(_grid, B, n, device),
-            operand(parts), operand(chunk_parts), bound.above, bound.below, low, high, counts, listed_counts, listed,
-            B, n, D, width, parts.stride(0), chunk_parts.stride(0), capacity,
+            operand(parts), operand(chunk_parts), above, below, low, high, counts, marks,
+            B, n, D, half_width(D), parts.stride(0), chunk_parts.stride(0), words,
             SPLIT=split, EVEN=D % 128 == 0, DESCRIBED=described(device), SIZE=size_class(B, n),
         )  # fmt: skip
         decide_kernel[(B,)](
-            queries, true_rows, chunk, counts, listed_counts, listed, ranks,
-            B, n, D, queries.stride(0), true_rows.stride(0), chunk.stride(0), most, capacity,
-            BP=16, BD=128, BS=triton.next_power_of_2(most),
+            queries, true_rows, chunk, counts, marks, listed, ranks,
+            B, n, D, queries.stride(0), true_rows.stride(0), chunk.stride(0), most, words, listed.shape[1],
+            BP=16, BD=128, BS=triton.next_power_of_2(most), BW=1024,
         )  # fmt: skip
     check.close(rows)
     return ranks

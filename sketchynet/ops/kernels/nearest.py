@@ -28,8 +28,7 @@ from sketchynet.ops.kernels.match_rank import (
     exact_distances,
     gram_tile,
     half_width,
-    halves,
-    row_squares,
+    measured,
     splits,
 )
 from sketchynet.ops.kernels.tiles import Tuned, config, described, operand, rows_in_place, size_class
@@ -161,13 +160,15 @@ class Queries:
         return Queries(self.rows[which], self.parts[which], self.squares[which])
 
 
-def _take_in(best: Best, queries: Queries, first: int, chunk: Tensor, g_squares: Tensor) -> None:
+def _take_in(
+    best: Best, queries: Queries, first: int, chunk: Tensor, chunk_parts: Tensor, g_squares: Tensor
+) -> None:
     """Merges a chunk, whose row 0 is gallery row `first`, into the best."""
     (B, D), n, k, device = queries.rows.shape, len(chunk), best.index.shape[1], chunk.device
     split, capacity = chunk.dtype == torch.float32, min(CAPACITY, n)
     bound = bounds(queries.squares, g_squares, D, chunk.dtype, SPLIT_ERROR if split else 0.0)
     _, cut = bound.cuts((best.squared[:, -1] - queries.squares) / 2.0)
-    parts, chunk_parts = queries.parts, halves(chunk)
+    parts = queries.parts
     counts = torch.zeros(B, dtype=torch.int32, device=device)
     listed = torch.empty((B, capacity), dtype=torch.int32, device=device)
     squared = torch.empty((B, capacity), dtype=torch.float64, device=device)
@@ -189,7 +190,7 @@ def _take_in(best: Best, queries: Queries, first: int, chunk: Tensor, g_squares:
         rest.squared, rest.index = best.squared[over], best.index[over]
         for start in range(0, n, capacity):  # of so few rows no list overflows
             part = slice(start, start + capacity)
-            _take_in(rest, queries.some(over), first + start, chunk[part], g_squares[part])
+            _take_in(rest, queries.some(over), first + start, chunk[part], chunk_parts[part], g_squares[part])
         best.squared[over], best.index[over] = rest.squared, rest.index
         counts = torch.where(counts > capacity, 0, counts)
     most = int(counts.max())
@@ -199,12 +200,12 @@ def _take_in(best: Best, queries: Queries, first: int, chunk: Tensor, g_squares:
 def nearest_triton(queries: Tensor, rows: GalleryRows, k: int) -> Nearest:
     """As `nearest`, of checked queries, B ≥ 1, k ≤ MOST."""
     queries = rows_in_place(queries)
-    asked = Queries(queries, halves(queries), row_squares(queries))
-    best, check = Best(len(queries), k, queries.device), DeferredCheck(queries.device)
+    check = DeferredCheck(queries.device)
+    squares, parts, _, _ = measured(queries, torch.empty_like(check.bad))
+    asked, best = Queries(queries, parts, squares), Best(len(queries), k, queries.device)
     for first, chunk in rows.chunks(chunk_rows(queries.shape[1], queries.dtype), START):
         chunk = rows_in_place(chunk)
-        g_squares = row_squares(chunk)
-        check.add(first, g_squares)
-        _take_in(best, asked, first, chunk, g_squares)
+        g_squares, chunk_parts, _, _ = measured(chunk, check.bad, first)
+        _take_in(best, asked, first, chunk, chunk_parts, g_squares)
     check.close(rows)
     return best.close(queries.dtype)

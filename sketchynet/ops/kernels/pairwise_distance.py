@@ -2,8 +2,10 @@
 
 Shapes: B rows of x, G rows of y, D embedding size; a program computes a (BM, BN) tile of the distances.
 
-The first kernel goes through the Gram matrix and notes the tiles that hold a near pair (d² < NEAR · n). The second
-visits these tiles alone and computes their near pairs from differences, in sub-tiles of SUB × SUB.
+Forward, `distance_kernel` goes through the Gram matrix and notes the tiles that hold a near pair (d² < NEAR · n), and
+`near_kernel` visits these alone and computes their near pairs from differences, in sub-tiles of SUB × SUB. Backward,
+`weight_kernel` makes weights w of the pairs, two matrix products sum w·y and w·x, with the sums of w along in a column
+of ones, and `gradient_kernel` takes x·Σw - Σ w·y, adding near pairs from differences.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from sketchynet.ops.kernels.tiles import (
     config,
     described,
     dot_tile,
+    float32_product,
     operand,
     precision_of,
     rows_in_place,
@@ -26,6 +29,7 @@ from sketchynet.ops.kernels.tiles import (
 from sketchynet.ops.pairwise_distance import NEAR
 
 SUB = 16
+TILE = 32
 
 
 @triton.jit
@@ -105,6 +109,100 @@ def near_kernel(
                 tl.store(place, result, mask=near & (i < B)[:, None] & (j < G)[None, :])
 
 
+@triton.jit
+def weight_kernel(
+    grad,  # (B, G), any strides
+    distance,  # float32 (B, G)
+    x_norms, y_norms,  # float32 (B,), (G,): squared
+    weights,  # (B, G): ∂L/∂d / d, or 2 ∂L/∂d² of squares; zero for near pairs
+    flags,  # int8 (B / TILE, G / TILE) up to rounding: tiles with a near pair
+    B, G, grad_row, grad_column, stride_flags,
+    NEAR_SHARE: tl.constexpr, SQUARED: tl.constexpr,
+    TILE: tl.constexpr, BN: tl.constexpr,
+):  # fmt: skip
+    i = tl.program_id(0) * TILE + tl.arange(0, TILE)
+    j = tl.program_id(1) * BN + tl.arange(0, BN)
+    inside = (i < B)[:, None] & (j < G)[None, :]
+    row, column = i.to(tl.int64)[:, None], j.to(tl.int64)[None, :]
+    pull = tl.load(grad + row * grad_row + column * grad_column, mask=inside, other=0.0).to(tl.float32)
+    found = tl.load(distance + row * G + column, mask=inside, other=0.0)
+    squared = found if SQUARED else found * found
+    size = tl.load(x_norms + i % B)[:, None] + tl.load(y_norms + j % G)[None, :]
+    near = (squared < NEAR_SHARE * size) & (squared > 0.0)
+    weight = 2.0 * pull if SQUARED else pull / tl.where(found > 0.0, found, 1.0)
+    weight = tl.where(near | (found <= 0.0), 0.0, weight)
+    tl.store(weights + row * G + column, weight.to(weights.dtype.element_ty), mask=inside)
+    flag = tl.max(tl.max(tl.reshape((near & inside).to(tl.int32), (TILE, BN // TILE, TILE)), axis=2), axis=0)
+    tile = tl.program_id(1) * (BN // TILE) + tl.arange(0, BN // TILE)
+    tl.store(flags + tl.program_id(0) * stride_flags + tile, flag.to(tl.int8), mask=tile * TILE < G)
+
+
+@triton.jit
+def pack_kernel(
+    rows,  # (n, D)
+    packed,  # (n, W): the rows, with 1 behind each and zeros up to W; written where PACK
+    norms,  # float32 (n,): squared
+    n, D, W, stride,
+    PACK: tl.constexpr, BP: tl.constexpr, BD: tl.constexpr,
+):  # fmt: skip
+    i = tl.program_id(0) * BP + tl.arange(0, BP)
+    row = (i % n).to(tl.int64)[:, None]
+    norm = tl.zeros((BP,), dtype=tl.float32)
+    for start in range(0, W, BD):
+        d = start + tl.arange(0, BD)[None, :]
+        x = tl.load(rows + row * stride + d, mask=d < D, other=0.0).to(tl.float32)
+        norm += tl.sum(x * x, axis=1)
+        if PACK:
+            with_one = tl.where(d == D, 1.0, x).to(packed.dtype.element_ty)
+            tl.store(packed + row * W + d, with_one, mask=d < W)
+    tl.store(norms + i, norm, mask=i < n)
+
+
+@triton.jit
+def gradient_kernel(
+    own, other,  # (n, D), (m, D)
+    products,  # float32 (n, W): of the weights with the others, and at column D of the weights with ones
+    grad, distance,  # float32, with the own row first: see the strides
+    own_norms, other_norms,  # float32 (n,), (m,)
+    flags,  # int8
+    out,  # (n, D)
+    n, m, D, W, stride_own, stride_other, grad_own, grad_other, distance_own, distance_other, flags_own, flags_other,
+    NEAR_SHARE: tl.constexpr, SQUARED: tl.constexpr,
+    TILE: tl.constexpr, BF: tl.constexpr, BD: tl.constexpr,
+):  # fmt: skip
+    """x·Σw - Σ w·y, and what near pairs pull, from differences."""
+    i = tl.program_id(0) * TILE + tl.arange(0, TILE)
+    d = tl.program_id(1) * BD + tl.arange(0, BD)
+    row = (i % n).to(tl.int64)[:, None]
+    held = (i < n)[:, None] & (d < D)[None, :]
+    x = tl.load(own + row * stride_own + d[None, :], mask=held, other=0.0).to(tl.float32)
+    total = tl.load(products + row * W + D)
+    result = total * x - tl.load(products + row * W + d[None, :], mask=held, other=0.0)
+    tiles = tl.cdiv(m, TILE)
+    for start in range(0, tiles, BF):
+        tile = start + tl.arange(0, BF)
+        line = flags + tl.program_id(0).to(tl.int64) * flags_own
+        some = tl.load(line + tile.to(tl.int64) * flags_other, mask=tile < tiles, other=0).to(tl.int32)
+        if tl.max(some, axis=0) > 0:
+            for number in range(start, min(start + BF, tiles)):
+                if tl.load(line + (number + tl.zeros((), tl.int64)) * flags_other) != 0:
+                    j = number * TILE + tl.arange(0, TILE)
+                    column = (j % m).to(tl.int64)[None, :]
+                    pull = tl.load(grad + row * grad_own + column * grad_other).to(tl.float32)
+                    found = tl.load(distance + row * distance_own + column * distance_other)
+                    squared = found if SQUARED else found * found
+                    size = tl.load(own_norms + row) + tl.load(other_norms + column)
+                    near = (squared < NEAR_SHARE * size) & (squared > 0.0) & (j < m)[None, :]
+                    weight = 2.0 * pull if SQUARED else pull / tl.where(found > 0.0, found, 1.0)
+                    weight = tl.where(near, weight, 0.0)
+                    for k in range(TILE):
+                        one = tl.sum(tl.where((tl.arange(0, TILE) == k)[None, :], weight, 0.0), axis=1)
+                        at = other + ((number * TILE + k) % m).to(tl.int64) * stride_other
+                        y = tl.load(at + d, mask=d < D, other=0.0).to(tl.float32)
+                        result += one[:, None] * (x - y[None, :])
+    tl.store(out + row * D + d[None, :], result.to(out.dtype.element_ty), mask=held)
+
+
 distance_tuned = Tuned(
     distance_kernel,
     [
@@ -119,9 +217,23 @@ distance_tuned = Tuned(
 )
 
 
+def _pack(rows: Tensor, dtype: torch.dtype | None) -> tuple[Tensor, Tensor]:
+    """The rows in a type with ones behind them (empty without a type), and squared norms float32 (n,)."""
+    (n, D), width = rows.shape, 0
+    if dtype is not None:
+        line = 16 // dtype.itemsize
+        width = (D // line + 1) * line
+    packed = torch.empty((n, width), dtype=dtype, device=rows.device)
+    norms = torch.empty(n, dtype=torch.float32, device=rows.device)
+    pack_kernel[(triton.cdiv(n, 4),)](
+        rows, packed, norms, n, D, width if width else D, rows.stride(0), PACK=width > 0, BP=4, BD=256
+    )
+    return packed, norms
+
+
 def squared_norms(rows: Tensor) -> Tensor:
     """float32 (n,)."""
-    return torch.linalg.vector_norm(rows, dim=-1, dtype=torch.float32).square_()
+    return _pack(rows, None)[1]
 
 
 def pairwise_distance_triton(x: Tensor, y: Tensor, squared: bool) -> Tensor:
@@ -134,11 +246,44 @@ def pairwise_distance_triton(x: Tensor, y: Tensor, squared: bool) -> Tensor:
     distance_tuned.launch(
         lambda meta: (triton.cdiv(B, meta["BM"]) * triton.cdiv(G, meta["BN"]),),
         operand(x), operand(y), *shared,
-        NEAR_SHARE=NEAR, SQUARED=squared, EVEN=D % 64 == 0, DESCRIBED=described(x.device), PRECISION=precision_of(x.dtype), STEP=SUB,
-        SIZE=size_class(B, G),
+        NEAR_SHARE=NEAR, SQUARED=squared, EVEN=D % 64 == 0, DESCRIBED=described(x.device),
+        PRECISION=precision_of(x.dtype), STEP=SUB, SIZE=size_class(B, G),
     )  # fmt: skip
     across = 8
     near_kernel[(flags.shape[0], triton.cdiv(flags.shape[1], across))](
         x, y, *shared, flags.shape[1], NEAR_SHARE=NEAR, SQUARED=squared, STEP=SUB, ACROSS=across, BK=32
     )
     return out
+
+
+def pairwise_gradients_triton(
+    grad: Tensor, x: Tensor, y: Tensor, distance: Tensor, squared: bool
+) -> tuple[Tensor, Tensor]:
+    """Gradients of x (B, D) and y (G, D), in their types, given that of the distances (B, G).
+
+    Products follow `torch.get_float32_matmul_precision()`, but those of bfloat16 embeddings are of bfloat16: float16
+    has not the range that weights may need.
+    """
+    x, y = rows_in_place(x), rows_in_place(y)
+    (B, G), D = distance.shape, x.shape[1]
+    dtype = torch.bfloat16 if x.dtype == torch.bfloat16 else torch.float32
+    (x_packed, x_norms), (y_packed, y_norms) = _pack(x, dtype), _pack(y, dtype)
+    weights = torch.empty((B, G), dtype=dtype, device=x.device)
+    flags = torch.empty((triton.cdiv(B, TILE), triton.cdiv(G, TILE)), dtype=torch.int8, device=x.device)
+    weight_kernel[(flags.shape[0], triton.cdiv(G, 128))](
+        grad, distance, x_norms, y_norms, weights, flags, B, G, grad.stride(0), grad.stride(1), flags.stride(0),
+        NEAR_SHARE=NEAR, SQUARED=squared, TILE=TILE, BN=128,
+    )  # fmt: skip
+    gradients = []
+    for own, other, product, norms, turn in (
+        (x, y, float32_product(weights, y_packed), (x_norms, y_norms), 1),
+        (y, x, float32_product(weights.T, x_packed), (y_norms, x_norms), -1),
+    ):
+        gradients.append(torch.empty((len(own), D), dtype=own.dtype, device=own.device))
+        strides = [stride for matrix in (grad, distance, flags) for stride in matrix.stride()[::turn]]
+        gradient_kernel[(triton.cdiv(len(own), TILE), triton.cdiv(D, 128))](
+            own, other, product, grad, distance, *norms, flags, gradients[-1],
+            len(own), len(other), D, product.shape[1], own.stride(0), other.stride(0), *strides,
+            NEAR_SHARE=NEAR, SQUARED=squared, TILE=TILE, BF=128, BD=128,
+        )  # fmt: skip
+    return gradients[0], gradients[1]

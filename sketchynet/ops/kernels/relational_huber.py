@@ -29,6 +29,7 @@ from sketchynet.ops.kernels.tiles import (
     config,
     described,
     dot_tile,
+    float32_product,
     operand,
     precision_of,
     rows_in_place,
@@ -86,6 +87,23 @@ def prepare_kernel(
 
 
 @triton.jit
+def counted_pairs(
+    i, j, first, R, B, content,  # rows (BM,) from `first` on, columns (BN,)
+    MIRROR: tl.constexpr, UNIQUE: tl.constexpr,
+):  # fmt: skip
+    """bool (BM, BN): pairs of different photos, within the batch, once each where they are mirrored."""
+    counted = (i < R)[:, None] & (j < B)[None, :]
+    if MIRROR:
+        counted = counted & (j[None, :] > i[:, None])
+    if UNIQUE:
+        counted = counted & (j[None, :] != (first + i)[:, None])
+    else:
+        shown = tl.load(content + (first + i) % B)
+        counted = counted & (shown[:, None] != tl.load(content + j % B)[None, :])
+    return counted
+
+
+@triton.jit
 def huber_kernel(
     t_rows, t_columns,  # (B, Dt): operands, teacher
     s_rows, s_columns,  # (K·B, Ds), (B, Ds): operands, student
@@ -101,6 +119,7 @@ def huber_kernel(
     floor,  # d² below floor · (|x|² + |y|²) is rounding: weights are bounded there
     LOSS: tl.constexpr,  # else sums of distances
     STORE: tl.constexpr,
+    UNIT: tl.constexpr,  # h'·d is asked for
     MIRROR: tl.constexpr,  # rows and columns are the same and all here: a pair is computed once and written twice
     UNIQUE: tl.constexpr,  # no two photos show the same
     EVEN: tl.constexpr, DESCRIBED: tl.constexpr, T_PRECISION: tl.constexpr, S_PRECISION: tl.constexpr,
@@ -128,6 +147,12 @@ def huber_kernel(
         first_sum = 0.0
         second_sum = 0.0
         both = 2.0 if MIRROR else 1.0
+        whole = (tile_r * BM + BM <= R) & (tile_c * BN + BN <= B)
+        # Tiles apart from the diagonal and from the edges hold counted pairs alone, and need no mask.
+        masked = not UNIQUE
+        if UNIQUE:
+            across = (tile_c * BN < first + tile_r * BM + BM) & (tile_c * BN + BN > first + tile_r * BM)
+            masked = across | (whole == 0)
         if LOSS:
             target = target * t_scale
         for k in range(K):
@@ -136,40 +161,37 @@ def huber_kernel(
                 zeros, BM, BN, BK, EVEN, DESCRIBED, S_PRECISION,
             )  # fmt: skip
             size = tl.load(s_norms + k * B + row)[:, None] + tl.load(s_norms_columns + column)[None, :]
-            squared = size - 2.0 * product
-            # The mask is made anew for each canvas: kept through the products it would take a register an element.
-            counted = (i < R)[:, None] & (j < B)[None, :]
-            if MIRROR:
-                counted = counted & (j[None, :] > (first + i)[:, None])
-            if UNIQUE:
-                counted = counted & (j[None, :] != (first + i)[:, None])
-            else:
-                counted = counted & (tl.load(content + row)[:, None] != tl.load(content + column)[None, :])
-            distance = tl.sqrt(tl.maximum(squared, 0.0))
+            squared, aim = tl.maximum(size - 2.0 * product, 0.0), target
+            if masked:
+                # Made anew for each canvas: kept through the products it would take a register an element.
+                counted = counted_pairs(i, j, first, R, B, content, MIRROR, UNIQUE)
+                squared, aim = tl.where(counted, squared, 0.0), tl.where(counted, aim, 0.0)
+            root = tl.rsqrt(tl.maximum(squared, floor * size + 1e-37))
+            distance = squared * root  # one root does for the distance and its inverse, within the rounding of d²
             if LOSS:
-                difference = target - distance * s_scale
+                difference = aim - distance * s_scale
                 slope = tl.minimum(tl.maximum(difference, -delta), delta)
                 loss = slope * (difference - 0.5 * slope)  # Huber's: quadratic within delta, linear beyond
-                first_sum += tl.sum(tl.where(counted, loss, 0.0)) * both
-                second_sum += tl.sum(tl.where(counted, slope * distance, 0.0)) * both
+                first_sum += tl.sum(loss) * both
+                if UNIT:
+                    second_sum += tl.sum(slope * distance) * both
                 if STORE:
-                    pull = through - slope * (share * s_scale)
-                    weight = pull * tl.rsqrt(tl.maximum(squared, floor * size))
-                    weight = tl.where(counted & (squared > 0.0), weight, 0.0).to(weights.dtype.element_ty)
-                    lines = (i + k * R).to(tl.int64)
-                    inside = (i < R)[:, None] & (j < B)[None, :]
-                    if MIRROR:
-                        tl.store(
-                            weights + lines[:, None] * B + j[None, :], weight,
-                            mask=inside & (j[None, :] >= i[:, None]),
-                        )  # fmt: skip
-                        turned = (j < B)[:, None] & (i < R)[None, :] & (j[:, None] > i[None, :])
-                        tl.store(weights + j.to(tl.int64)[:, None] * B + i[None, :], weight.T, mask=turned)
+                    weight = tl.where(squared > 0.0, (through - slope * (share * s_scale)) * root, 0.0)
+                    narrow = weight.to(weights.dtype.element_ty)
+                    place = weights + (i + k * R).to(tl.int64)[:, None] * B + j[None, :]
+                    turned = weights + j.to(tl.int64)[None, :] * B + i[:, None]
+                    if masked:
+                        inside = (i < R)[:, None] & (j < B)[None, :]
+                        tl.store(place, narrow, mask=inside & (j[None, :] >= i[:, None]) if MIRROR else inside)
+                        if MIRROR:
+                            tl.store(turned, narrow, mask=inside & (j[None, :] > i[:, None]))
                     else:
-                        tl.store(weights + lines[:, None] * B + j[None, :], weight, mask=inside)
+                        tl.store(place, narrow)
+                        if MIRROR:
+                            tl.store(turned, narrow)
             else:
-                first_sum += tl.sum(tl.where(counted, target, 0.0)) * both
-                second_sum += tl.sum(tl.where(counted, distance, 0.0)) * both
+                first_sum += tl.sum(aim) * both
+                second_sum += tl.sum(distance) * both
         tl.store(sums + program * 2, first_sum)
         tl.store(sums + program * 2 + 1, second_sum)
 
@@ -259,7 +281,7 @@ huber_tuned = Tuned(
         config(8, 3, BM=64, BN=128, BK=64, GROUP=8),
         config(4, 4, BM=64, BN=64, BK=64, GROUP=8),
     ],
-    key=["SIZE", "K", "Dt", "Ds", "LOSS", "STORE", "MIRROR", "T_PRECISION", "S_PRECISION"],
+    key=["SIZE", "K", "Dt", "Ds", "LOSS", "STORE", "UNIT", "MIRROR", "T_PRECISION", "S_PRECISION"],
     operands={
         "t_rows": ("BM", "BK"),
         "t_columns": ("BN", "BK"),
@@ -290,7 +312,7 @@ class _Batch:
 
     def launch(
         self, among: bool, span: tuple[int, int], scales: Tensor, share: float, sums: Tensor, weights: Tensor | None,
-        *, loss: bool = True,
+        *, loss: bool = True, unit: bool = False,
     ) -> None:  # fmt: skip
         """Runs a relation, photos among each other or else sketches with photos, for the rows of a span."""
         (first, last), photos = span, self.packed[-1][:, : self.width]
@@ -309,7 +331,7 @@ class _Batch:
             first, last - first, B, canvases, Dt, self.width,
             t_rows.stride(0), t_columns.stride(0), s_rows.stride(0), photos.stride(0),
             self.delta, share, product_error(self.width, photos.dtype),
-            LOSS=loss, STORE=weights is not None, MIRROR=among and last - first == B, UNIQUE=self.content is None,
+            LOSS=loss, STORE=weights is not None, UNIT=unit, MIRROR=among and last - first == B, UNIQUE=self.content is None,
             EVEN=Dt % 64 == 0 and self.width % 64 == 0, DESCRIBED=described(photos.device),
             T_PRECISION=precision_of(t_rows.dtype), S_PRECISION=precision_of(photos.dtype),
             SIZE=size_class(last - first, B),
@@ -330,13 +352,6 @@ def _prepare(embeddings: tuple[Tensor, ...], content: Tensor | None, delta: floa
         ts.stride(0), tp.stride(0), ss.stride(0), ss.stride(1), sp.stride(0), BP=4, BD=256,
     )  # fmt: skip
     return _Batch((ts, tp), packed, Ds, t_norms, s_norms, t_own, s_own, content, delta)
-
-
-def _product(a: Tensor, b: Tensor) -> Tensor:
-    """a @ b in float32."""
-    if a.dtype == torch.float32 or not (a.is_cuda and hasattr(torch.ops.aten.mm, "dtype")):
-        return a.float() @ b.float()
-    return torch.mm(a, b, out_dtype=torch.float32)
 
 
 def relational_triton(
@@ -386,9 +401,9 @@ def relational_triton(
         # What the student's unit does to the loss needs every sum, before the gradient of the photos is taken.
         for number, span in enumerate(spans):
             if with_cross:
-                batch.launch(False, span, scales, cross_share, sums[0, number], None)
+                batch.launch(False, span, scales, cross_share, sums[0, number], None, unit=True)
             if with_among:
-                batch.launch(True, span, scales, 2.0 * among_share, sums[1, number], None)
+                batch.launch(True, span, scales, 2.0 * among_share, sums[1, number], None, unit=True)
         sp_pull, sn_pull, pn_pull = total()[2::2]
         by_unit = own_share * sp_pull + (cross_share * sn_pull + among_share * pn_pull) * pair
         photo_scales = scales.clone()
@@ -396,23 +411,30 @@ def relational_triton(
         sums.zero_()
         with_among = True  # every distance between photos moves the unit
     width, parts = batch.packed.shape[2], with_cross * K + with_among
-    sketch_products = torch.zeros((K, B, width) if gradients else (0,), dtype=torch.float32, device=device)
-    photo_products = torch.zeros((B, width) if gradients else (0,), dtype=torch.float32, device=device)
+    of_sketches: list[Tensor] = []
+    of_photos: list[Tensor] = []
     for number, (first, last) in enumerate(spans):
         weights = sp.new_empty((parts, last - first, B)) if gradients else None
         if with_cross:
-            of_sketches = None if weights is None else weights[:K]
-            batch.launch(False, (first, last), scales, cross_share, sums[0, number], of_sketches)
+            into = None if weights is None else weights[:K]
+            batch.launch(False, (first, last), scales, cross_share, sums[0, number], into)
         if with_among:
-            of_photos = None if weights is None else weights[parts - 1 :]
-            batch.launch(True, (first, last), photo_scales, 2.0 * among_share, sums[1, number], of_photos)
-        if weights is None or parts == 0:
-            continue
-        if with_cross:
-            found = _product(weights[:K].view(-1, B), batch.packed[K])
-            sketch_products[:, first:last] = found.view(K, last - first, width)
-        drawn = batch.packed[0 if with_cross else K : K + with_among, first:last].reshape(-1, width)
-        photo_products += _product(weights.view(-1, B).T, drawn)
+            into = None if weights is None else weights[parts - 1 :]
+            batch.launch(True, (first, last), photo_scales, 2.0 * among_share, sums[1, number], into)
+        if weights is not None and with_cross:
+            found = float32_product(weights[:K].view(-1, B), batch.packed[K])
+            of_sketches.append(found.view(K, last - first, width))
+        if weights is not None and parts > 0:
+            drawn = batch.packed[0 if with_cross else K : K + with_among, first:last].reshape(-1, width)
+            found = float32_product(weights.view(-1, B).T, drawn)
+            of_photos = [found if not of_photos else of_photos[0].add_(found)]
+    sketch_products = of_sketches[0] if len(of_sketches) == 1 else None
+    if gradients and sketch_products is None:
+        zeros = torch.zeros((K, 0 if of_sketches else B, width), dtype=torch.float32, device=device)
+        sketch_products = torch.cat([zeros, *of_sketches], dim=1)
+    photo_products = of_photos[0] if of_photos else None
+    if gradients and photo_products is None:
+        photo_products = torch.zeros((B, width), dtype=torch.float32, device=device)
     loss = total()[0]
     sketch_gradient = torch.empty(ss.shape if gradients else (0,), dtype=torch.float32, device=device)
     photo_gradient = torch.empty(sp.shape if gradients else (0,), dtype=torch.float32, device=device)

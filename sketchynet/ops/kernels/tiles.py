@@ -87,6 +87,13 @@ def operand(rows: Tensor) -> Tensor | TensorDescriptor:
     return TensorDescriptor(rows, list(rows.shape), [rows.stride(0), 1], [16, 16])
 
 
+def float32_product(a: Tensor, b: Tensor) -> Tensor:
+    """a @ b in float32, by the library's product: half precision is summed in float32 where the device can."""
+    if a.dtype == torch.float32 or not (a.is_cuda and hasattr(torch.ops.aten.mm, "dtype")):
+        return a.float() @ b.float()
+    return torch.mm(a, b, out_dtype=torch.float32)
+
+
 def precision_of(dtype: torch.dtype) -> str:
     """How products of float32 are taken: as the user told torch; half precision is exact in any case."""
     exact = dtype == torch.float32 and torch.get_float32_matmul_precision() == "highest"

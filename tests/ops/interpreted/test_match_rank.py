@@ -42,9 +42,9 @@ def test_ranks_are_those_of_float64(kind: str, dtype: torch.dtype) -> None:
     assert torch.equal(found, naive_ranks(queries, gallery, target))
 
 
-def test_chunks_and_lists_that_overflow(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chunks_and_more_marks_than_are_set_out(monkeypatch: pytest.MonkeyPatch) -> None:
     queries, gallery, target = embeddings("clustered", torch.float16)
-    monkeypatch.setattr(kernels, "CAPACITY", 4)
+    monkeypatch.setattr(kernels, "MARKED", 1)
     monkeypatch.setattr(kernels, "chunk_rows", lambda *_: 64)
     queries, gallery, target = queries[:6], gallery[:150].clone(), target[:6] % 150
     gallery[100:108] = gallery[target[0]]
