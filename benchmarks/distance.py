@@ -134,7 +134,7 @@ def measure(clock: Clock, small: bool) -> list[dict[str, Any]]:
         for case, works in operator.cases(clock, small=small):
             print(f"\n{operator.NAME} {', '.join(f'{k} {v}' for k, v in case.items() if k not in ('flops', 'bytes'))}")
             try:
-                rows = clock.compare(works)
+                rows = clock.compare(works, graphs=operator is not match_rank)  # ranks wait for the device
             except Deadline as reached:
                 print(f"  {reached}: give more --minutes")
                 return found

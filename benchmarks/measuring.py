@@ -68,10 +68,30 @@ class Clock:
         torch.cuda.synchronize()
         return torch.cuda.max_memory_allocated() - held
 
-    def compare(self, competitors: dict[str, Work]) -> list[dict[str, Any]]:
+    def graph(self, work: Work) -> Work | None:
+        """Replays the work's launches alone, without the host that asks for them; None where it cannot be recorded."""
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        try:
+            with torch.cuda.stream(stream):
+                for _ in range(3):
+                    work()
+            torch.cuda.current_stream().wait_stream(stream)
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph):
+                work()
+            graph.replay()
+            torch.cuda.synchronize()
+        except FAILURES:
+            torch.cuda.synchronize()
+            return None
+        return graph.replay
+
+    def compare(self, competitors: dict[str, Work], *, graphs: bool = False) -> list[dict[str, Any]]:
         """One row a competitor: quantiles of its time, its ratio to the first one, turn by turn, and its memory.
 
-        A competitor that cannot run here, or does not fit in the device's memory, has a row that says so.
+        With `graphs`, on a GPU, also the time and ratio of the device alone. A competitor that cannot run here, or
+        does not fit in the device's memory, has a row that says so.
         """
         samples: dict[str, list[float]] = {}
         rows: dict[str, dict[str, Any]] = {}
@@ -99,6 +119,18 @@ class Clock:
                 "ratio_min": ratios[0],
                 "ratio_max": ratios[-1],
             }
+        if graphs and self.device.type == "cuda":
+            replays = {name: self.graph(competitors[name]) for name in samples}
+            known = {name: replay for name, replay in replays.items() if replay is not None}
+            alone: dict[str, list[float]] = {name: [] for name in known}
+            for _ in range(self.rounds):
+                for name, replay in known.items():
+                    alone[name].append(self.milliseconds(replay))
+            for name, times in alone.items():
+                rows[name]["device_ms"] = statistics.median(times)
+                if first in alone:
+                    pairs = zip(times, alone[first], strict=True)
+                    rows[name]["device_ratio"] = statistics.median(t / own for t, own in pairs)
         return list(rows.values())
 
 
@@ -198,6 +230,8 @@ def show(row: dict[str, Any]) -> str:
     if "failed" in row:
         return f"{head} {row['failed'][:90]}"
     text = f"{head} {row['ms']:10.3f} ms   {row['ratio']:6.2f}x ({row['ratio_min']:.2f}-{row['ratio_max']:.2f})"
+    if row.get("device_ms") is not None:
+        text += f"   device {row['device_ms']:7.3f} ms {row.get('device_ratio', float('nan')):5.2f}x"
     if row.get("peak_bytes") is not None:
         text += f"   {row['peak_bytes'] / 2**20:8.0f} MB"
     if row.get("matmul_share") is not None:

@@ -88,19 +88,15 @@ def prepare_kernel(
 
 @triton.jit
 def counted_pairs(
-    i, j, first, R, B, content,  # rows (BM,) from `first` on, columns (BN,)
+    i, j, first, B, content,  # rows (BM,) from `first` on, columns (BN,)
     MIRROR: tl.constexpr, UNIQUE: tl.constexpr,
 ):  # fmt: skip
-    """bool (BM, BN): pairs of different photos, within the batch, once each where they are mirrored."""
-    counted = (i < R)[:, None] & (j < B)[None, :]
-    if MIRROR:
-        counted = counted & (j[None, :] > i[:, None])
+    """bool (BM, BN): pairs of different photos, once each where they are mirrored."""
     if UNIQUE:
-        counted = counted & (j[None, :] != (first + i)[:, None])
-    else:
-        shown = tl.load(content + (first + i) % B)
-        counted = counted & (shown[:, None] != tl.load(content + j % B)[None, :])
-    return counted
+        return (j[None, :] > i[:, None]) if MIRROR else (j[None, :] != (first + i)[:, None])
+    shown = tl.load(content + (first + i) % B)
+    different = shown[:, None] != tl.load(content + j % B)[None, :]
+    return different & (j[None, :] > i[:, None]) if MIRROR else different
 
 
 @triton.jit
@@ -135,62 +131,54 @@ def huber_kernel(
     if (tile_c + 1) * BN > (tile_r * BM if MIRROR else 0):  # a tile below the diagonal is another's mirror image
         i = tile_r * BM + tl.arange(0, BM)
         j = tile_c * BN + tl.arange(0, BN)
-        row, column = (first + i) % B, j % B
-        t_size = tl.load(t_norms + row)[:, None] + tl.load(t_norms_columns + column)[None, :]
+        # Outside of the batch norms are -inf, distances therefore zero: they count for nothing without a mask.
+        row, column, outside = first + i, j, float("-inf")
+        t_size = tl.load(t_norms + row, mask=i < R, other=outside)[:, None]
+        t_size += tl.load(t_norms_columns + column, mask=j < B, other=outside)[None, :]
         zeros = tl.zeros((BM, BN), dtype=tl.float32)
         product = dot_tile(
             t_rows, t_columns, first + tile_r * BM, tile_c * BN, B, B, stride_t, stride_tc, 0, 0, Dt, zeros,
             BM, BN, BK, EVEN, DESCRIBED, T_PRECISION,
         )  # fmt: skip
-        target = tl.sqrt(tl.maximum(t_size - 2.0 * product, 0.0))
         t_scale, s_scale, through = tl.load(scales), tl.load(scales + 1), tl.load(scales + 2)
+        target = tl.sqrt(tl.maximum(t_size - 2.0 * product, 0.0)) * t_scale
+        target = tl.where(counted_pairs(i, j, first, B, content, MIRROR, UNIQUE), target, 0.0)
         first_sum = 0.0
         second_sum = 0.0
         both = 2.0 if MIRROR else 1.0
-        whole = (tile_r * BM + BM <= R) & (tile_c * BN + BN <= B)
-        # Tiles apart from the diagonal and from the edges hold counted pairs alone, and need no mask.
-        masked = not UNIQUE
-        if UNIQUE:
-            across = (tile_c * BN < first + tile_r * BM + BM) & (tile_c * BN + BN > first + tile_r * BM)
-            masked = across | (whole == 0)
-        if LOSS:
-            target = target * t_scale
+        if not LOSS:
+            first_sum += tl.sum(target) * both
         for k in range(K):
             product = dot_tile(
                 s_rows, s_columns, k * B + first + tile_r * BM, tile_c * BN, K * B, B, stride_s, stride_sc, 0, 0, Ds,
                 zeros, BM, BN, BK, EVEN, DESCRIBED, S_PRECISION,
             )  # fmt: skip
-            size = tl.load(s_norms + k * B + row)[:, None] + tl.load(s_norms_columns + column)[None, :]
-            squared, aim = tl.maximum(size - 2.0 * product, 0.0), target
-            if masked:
-                # Made anew for each canvas: kept through the products it would take a register an element.
-                counted = counted_pairs(i, j, first, R, B, content, MIRROR, UNIQUE)
-                squared, aim = tl.where(counted, squared, 0.0), tl.where(counted, aim, 0.0)
-            root = tl.rsqrt(tl.maximum(squared, floor * size + 1e-37))
+            size = tl.load(s_norms + k * B + row, mask=i < R, other=outside)[:, None]
+            size += tl.load(s_norms_columns + column, mask=j < B, other=outside)[None, :]
+            squared = tl.maximum(size - 2.0 * product, 0.0)
+            # The mask is made anew for each canvas: kept through the products it would take a register an element.
+            squared = tl.where(counted_pairs(i, j, first, B, content, MIRROR, UNIQUE), squared, 0.0)
+            root = tl.rsqrt(tl.maximum(squared, floor * size) + 1e-37)
             distance = squared * root  # one root does for the distance and its inverse, within the rounding of d²
             if LOSS:
-                difference = aim - distance * s_scale
+                difference = target - distance * s_scale
                 slope = tl.minimum(tl.maximum(difference, -delta), delta)
-                loss = slope * (difference - 0.5 * slope)  # Huber's: quadratic within delta, linear beyond
-                first_sum += tl.sum(loss) * both
+                # Huber's: quadratic within delta, linear beyond.
+                first_sum += tl.sum(slope * (difference - 0.5 * slope)) * both
                 if UNIT:
                     second_sum += tl.sum(slope * distance) * both
                 if STORE:
                     weight = tl.where(squared > 0.0, (through - slope * (share * s_scale)) * root, 0.0)
                     narrow = weight.to(weights.dtype.element_ty)
                     place = weights + (i + k * R).to(tl.int64)[:, None] * B + j[None, :]
-                    turned = weights + j.to(tl.int64)[None, :] * B + i[:, None]
-                    if masked:
-                        inside = (i < R)[:, None] & (j < B)[None, :]
-                        tl.store(place, narrow, mask=inside & (j[None, :] >= i[:, None]) if MIRROR else inside)
-                        if MIRROR:
-                            tl.store(turned, narrow, mask=inside & (j[None, :] > i[:, None]))
+                    inside = (i < R)[:, None] & (j < B)[None, :]
+                    if MIRROR:
+                        turned = weights + j.to(tl.int64)[None, :] * B + i[:, None]
+                        tl.store(place, narrow, mask=inside & (j[None, :] >= i[:, None]))
+                        tl.store(turned, narrow, mask=inside & (j[None, :] > i[:, None]))
                     else:
-                        tl.store(place, narrow)
-                        if MIRROR:
-                            tl.store(turned, narrow)
+                        tl.store(place, narrow, mask=inside)
             else:
-                first_sum += tl.sum(aim) * both
                 second_sum += tl.sum(distance) * both
         tl.store(sums + program * 2, first_sum)
         tl.store(sums + program * 2 + 1, second_sum)
