@@ -130,6 +130,7 @@ def write_checkpoint(
         if local:
             for file in temporary.iterdir():
                 _flush(file)
+            temporary.chmod(0o755)  # mkdtemp makes it private; storage may be shared
             if directory.exists():
                 shutil.rmtree(directory)
             os.replace(temporary, directory)
@@ -157,9 +158,12 @@ def _flush(path: Path) -> None:
 
 
 def _fingerprint(path: Path) -> dict[str, Any]:
+    digest, size = hashlib.sha256(), 0
     with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-        return {"bytes": file.tell(), "sha256": digest}
+        while block := file.read(1 << 22):
+            digest.update(block)
+            size += len(block)
+    return {"bytes": size, "sha256": digest.hexdigest()}
 
 
 def _writing_failed(path: Path, error: Exception) -> InputError:

@@ -45,7 +45,8 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument("recipe", nargs="?", help="name of a built-in recipe (see `sketchynet recipes`) or a JSON file")
     train.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a field of the recipe")
     train.add_argument("--output", type=Path, metavar="DIR", help="folder of this run (default: runs/RECIPE-DATE)")
-    train.add_argument("--resume", type=Path, metavar="RUN", help="go on with the run in that folder")
+    train.add_argument("--storage", metavar="PLACE", help="where checkpoints are kept: a folder or a URL, as s3://BUCKET/RUN (default: --output)")
+    train.add_argument("--resume", metavar="RUN", help="go on with the run in that folder, or on that storage")
     train.add_argument(
         "--or-resume", action="store_true", help="if --output holds a run of this recipe, go on with it (queued jobs)"
     )
@@ -55,7 +56,7 @@ def parser() -> argparse.ArgumentParser:
     _experiment(train)
 
     evaluate = _command(commands, "evaluate", _evaluate, "evaluate a finished run again")
-    evaluate.add_argument("resume", type=Path, metavar="RUN", help="folder of the run")
+    evaluate.add_argument("resume", metavar="RUN", help="folder of the run, or its storage")
     evaluate.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a field of its section evaluation")
     _places(evaluate)
 
@@ -84,6 +85,7 @@ def _command(commands, name, run, text):
 def _execution(command: argparse.ArgumentParser) -> None:
     command.add_argument("--workers", type=int, default=0, metavar="N", help="0: in this process; N: on Ray")
     command.add_argument("--actors", type=int, default=2, metavar="N", help="rollout actors on Ray (default 2)")
+    command.add_argument("--actor-gpus", type=float, default=0.0, metavar="SHARE", help="share of a GPU for each of them")
     command.add_argument("--gpu", action="store_true", help="train on CUDA, one GPU a worker")
     command.add_argument("--threads", type=int, metavar="N", help="CPU threads of this process (with --workers 0)")
     command.add_argument("--track", choices=("mlflow", "jsonl", "none"), default="mlflow", help="where records go")
@@ -104,27 +106,30 @@ def _train(options: argparse.Namespace) -> None:
     from sketchynet.config import load_recipe, override
     from sketchynet.pipeline import Execution, run_pipeline
     from sketchynet.recipes import find_recipe
-    from sketchynet.stages.run_folder import RunFolder
+    from sketchynet.stages.run_folder import existing_run, new_run
     from sketchynet.stages.train import Places
 
     if options.resume is not None:
-        if options.recipe or options.set or options.output:
-            raise InputError("--resume goes on with the run's own recipe: give neither RECIPE, --set nor --output")
-        folder = RunFolder(options.resume)
+        if options.recipe or options.set or options.storage:
+            raise InputError("--resume goes on with the run's own recipe: give neither RECIPE, --set nor --storage")
+        folder = existing_run(options.resume, options.output)
         recipe = load_recipe(folder.recipe)
     elif options.recipe is None:
         raise InputError("give a RECIPE (see `sketchynet recipes`) or --resume RUN")
     else:
         recipe = override(find_recipe(options.recipe), options.set)
-        folder = RunFolder(options.output or Path("runs") / time.strftime(f"{recipe.name}-%Y%m%d-%H%M%S"))
-        if folder.recipe.exists() and not options.or_resume:
-            raise InputError(f"{folder.root} holds a run already: --resume {folder.root}, or give another --output")
-        if folder.recipe.exists() and load_recipe(folder.recipe) != recipe:
-            raise InputError(f"{folder.root} holds a run of another recipe: see its recipe.json, or give another --output")
+        root = options.output or Path("runs") / time.strftime(f"{recipe.name}-%Y%m%d-%H%M%S")
+        folder = new_run(root, options.storage)
+        held, option = folder.recipe.exists(), "--storage" if options.storage else "--output"
+        if held and not options.or_resume:
+            raise InputError(f"{folder.kept} holds a run already: --resume {folder.kept}, or give another {option}")
+        if held and load_recipe(folder.recipe) != recipe:
+            raise InputError(f"{folder.kept} holds a run of another recipe: see its recipe.json, or give another {option}")
     set_threads(options.threads)
     execution = Execution(
         workers=options.workers,
         actors=options.actors,
+        actor_gpus=options.actor_gpus,
         gpu=options.gpu,
         track=options.track,
         tracking_uri=options.tracking_uri,
@@ -155,10 +160,10 @@ def _conclude(folder, summary, execution) -> None:
 def _evaluate(options: argparse.Namespace) -> None:
     from sketchynet.config import load_recipe, override
     from sketchynet.pipeline import Execution, run_pipeline
-    from sketchynet.stages.run_folder import RunFolder
+    from sketchynet.stages.run_folder import existing_run
     from sketchynet.stages.train import Places
 
-    folder = RunFolder(options.resume)
+    folder = existing_run(options.resume, None)
     for change in options.set:
         if not change.startswith("evaluation."):
             raise InputError(f"--set {change}: only fields of evaluation can change in a trained run, such as evaluation.grey_stem=true")

@@ -7,6 +7,7 @@ The driver (this process) alone owns the records and the progress bars; workers 
 from __future__ import annotations
 
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,10 +30,12 @@ from sketchynet.results.summary import SUMMARY_NAME, summarise_run
 from sketchynet.stages.evaluate import evaluate, save_evaluation
 from sketchynet.stages.networks import read_embedder
 from sketchynet.stages.rewards import in_chunks
+from sketchynet.stages.run_folder import RunFolder
 from sketchynet.stages.runtime import LocalRuntime, Report, Rollout, Runtime
 from sketchynet.stages.selector import train_selector
 from sketchynet.stages.task import Task, task_of
 from sketchynet.stages.train import Places, train_networks
+from sketchynet.storage import download, is_local, run_lock
 from sketchynet.tracking import Tracker, make_tracker, read_journal
 
 STAGES = ("teacher", "student", "selector", "evaluate")
@@ -50,6 +53,8 @@ class Execution:
     """0: in this process; else so many Ray Train workers."""
     actors: int = 2
     """Rollout actors (with ``workers`` ≥ 1)."""
+    actor_gpus: float = 0.0
+    """Share of a GPU that each of them has; 0: a CPU."""
     gpu: bool = False
     track: str = "mlflow"
     tracking_uri: str | None = None
@@ -136,7 +141,15 @@ def run_pipeline(recipe: Recipe, places: Places, execution: Execution) -> dict[s
     """
     folder = places.run
     folder.root.mkdir(parents=True, exist_ok=True)
-    checkpoint.write_json(folder.recipe, recipe.model_dump(mode="json"))
+    with run_lock(folder.kept):
+        if folder.storage is not None:
+            checkpoint.write_json(folder.pointer, {"storage": str(folder.storage)})
+        checkpoint.write_json(folder.recipe, recipe.model_dump(mode="json"))
+        return _run_stages(recipe, places, execution)
+
+
+def _run_stages(recipe: Recipe, places: Places, execution: Execution) -> dict[str, Any] | None:
+    folder = places.run
     data = places.load(recipe, progress=True)
     task = task_of(recipe, data)
     tracker = make_tracker(
@@ -149,7 +162,7 @@ def run_pipeline(recipe: Recipe, places: Places, execution: Execution) -> dict[s
     )
     summary = None
     with Recorder(tracker) as recorder:
-        tracker.artifact(folder.recipe)
+        tracker.artifact(_recipe_here(folder, recipe))
         if {"teacher", "student"} & set(execution.stages):
             _train_networks(recipe, places, execution, recorder)
         if "selector" in execution.stages:
@@ -171,7 +184,7 @@ def _train_networks(recipe: Recipe, places: Places, execution: Execution, record
     run_training(
         job,
         workers=execution.workers,
-        storage=places.run.root,
+        storage=places.run.kept,
         name="networks",
         listener=recorder,
         gpu=execution.gpu,
@@ -205,7 +218,8 @@ def _rollouts(worker: Rollout, execution: Execution) -> Iterator[Rollout]:
         return
     from sketchynet.distributed.rollouts import RolloutPool
 
-    with RolloutPool(partial(_itself, worker), execution.actors, _ROLLOUT_ROWS) as pool:
+    gpus = execution.actor_gpus
+    with RolloutPool(partial(_itself, worker), execution.actors, _ROLLOUT_ROWS, gpus_per_actor=gpus) as pool:
         yield pool
 
 
@@ -230,7 +244,17 @@ def _evaluate(task: Task, places: Places, execution: Execution, tracker: Tracker
     summary = run.root / SUMMARY_NAME
     checkpoint.write_json(summary, summarise_run(task, evaluation, run))
     tracker.artifact(summary)
+    for path in (run.evaluation, table, *pictures, summary):
+        run.keep(path)
     return evaluation.summary
+
+
+def _recipe_here(folder: RunFolder, recipe: Recipe) -> Path:
+    """The recipe as a file of this machine."""
+    path = RunFolder(folder.root).recipe
+    if not path.exists():
+        checkpoint.write_json(path, recipe.model_dump(mode="json"))
+    return path
 
 
 def tracked_figures(summary: dict[str, Any]) -> dict[str, float]:
@@ -251,5 +275,12 @@ def tracked_figures(summary: dict[str, Any]) -> dict[str, float]:
 def _keep_networks(places: Places, tracker: Tracker) -> None:
     """Hands the finished networks of SketchyNetV2 to the tracker."""
     for name in ("student", "selector"):
-        if checkpoint.is_complete(places.run.final(name)):
-            tracker.artifact(places.run.final(name), name)
+        final = places.run.final(name)
+        if not checkpoint.is_complete(final):
+            continue
+        if is_local(final):
+            tracker.artifact(final, name)
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            download(final, Path(folder) / "final")
+            tracker.artifact(Path(folder) / "final", name)

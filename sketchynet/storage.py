@@ -21,7 +21,7 @@ from typing import Any, cast
 
 from sketchynet.errors import InputError
 
-__all__ = ["is_local", "remove_tree", "run_lock", "storage_place", "upload"]
+__all__ = ["can_reach", "download", "is_local", "remove_tree", "run_lock", "storage_place", "upload"]
 
 _log = logging.getLogger(__name__)
 _LOCK = "lock.json"
@@ -56,6 +56,20 @@ def is_local(place: Path) -> bool:
     return isinstance(place, Path)
 
 
+def can_reach(path: Path, option: str) -> bool:
+    """Whether a file is there.
+
+    Raises:
+        InputError: its storage does not answer or refuses; names ``option``, which asked for it.
+    """
+    try:
+        return path.exists()
+    except Exception as error:  # noqa: BLE001 (stores have exceptions of their own)
+        raise InputError(
+            f"{option}: {type(error).__name__}: {error}; check the address and your rights to it"
+        ) from None
+
+
 def _remote(place: Path) -> Any:
     """A place that is an UPath, with its file system ``fs`` and its ``path`` there."""
     return place
@@ -80,6 +94,13 @@ def upload(folder: Path, place: Path, *, last: str) -> None:
         with suppress(Exception):
             target.fs.rm(target.path, recursive=True)
         raise error if isinstance(error, OSError) else OSError(f"{type(error).__name__}: {error}") from error
+
+
+def download(place: Path, folder: Path) -> None:
+    """Copies the files of a directory on a URL to a local folder, which is made."""
+    folder.mkdir(parents=True)
+    for file in place.iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
 
 
 @contextmanager

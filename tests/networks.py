@@ -14,17 +14,24 @@ from sketchynet.stages.retrieval import PairExamples, distillation_objective
 from sketchynet.stages.training import TrainingStage
 
 
+class Stop(Exception):
+    """Ends a run where a kill would."""
+
+
 @dataclass
 class Watched:
-    """Examples that remember the loss of every step."""
+    """Examples that remember the loss of every step, and stop the run after so many."""
 
     examples: PairExamples
     losses: list[float] = field(default_factory=list)
+    stop: int | None = None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.examples, name)
 
     def loss(self, outputs: list[torch.Tensor], plan: Any, epoch: int) -> tuple[torch.Tensor, dict[str, float]]:
+        if len(self.losses) == self.stop:
+            raise Stop
         loss, figures = self.examples.loss(outputs, plan, epoch)
         self.losses.append(float(loss.detach()))
         return loss, figures

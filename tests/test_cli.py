@@ -79,7 +79,7 @@ def test_a_queued_job_goes_on_with_its_own_run_alone(
         (["train", "demmo"], "did you mean 'demo'"),
         (["train", "demo", "--set", "student.optimization.epoch=1"], "did you mean 'epochs'"),
         (["train", "qmul_v1", "--track", "none", "--data", "/nowhere"], "/nowhere: there is no such folder"),
-        (["train", "--resume", "/nowhere"], "no recipe file /nowhere/recipe.json"),
+        (["train", "--resume", "/nowhere"], "there is no run (no /nowhere/recipe.json)"),
         (["train", "demo", "--stage", "student", "--track", "none", "--output", "OUT"], "run --stage teacher first"),
     ],
 )

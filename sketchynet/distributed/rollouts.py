@@ -116,7 +116,7 @@ class RolloutPool:
     are read-only.
 
     An actor that dies is replaced and its chunks are answered again, at most ``retries`` times each; after
-    that RuntimeError. A chunk that a slow actor holds is given to an idle one too. An actor that has not answered for
+    that RuntimeError, as after so many deaths before an actor had its worker. A chunk that a slow actor holds is given to an idle one too. An actor that has not answered for
     ``stalled_after`` seconds is taken for dead. An exception in the worker is raised here as itself.
     """
 
@@ -139,7 +139,7 @@ class RolloutPool:
         self._stalled_after = stalled_after
         with _shared_tensors():
             self._factory = ray.put(worker_factory)
-        self._rollouts = self._restarts = self._reassigned = 0
+        self._rollouts = self._restarts = self._reassigned = self._unbuilt = 0
         self._seconds = 0.0
         self._durations: deque[float] = deque(maxlen=64)
         self._running: dict[Any, tuple[_Slot, _Call | None, int]] = {}
@@ -266,7 +266,12 @@ class RolloutPool:
             _log.warning("a rollout actor died; a new one takes its place")
             self._replace(slot)
         if of is None:
-            raise RuntimeError(f"a rollout actor died while it was built (out of memory?): {error}") from error
+            self._unbuilt += 1
+            if self._unbuilt > self._retries:
+                raise RuntimeError(
+                    f"{self._unbuilt} rollout actors died while they were built (out of memory?): {error}"
+                ) from error
+            return
         of.losses[index] += 1
         if not wanted or of.answers[index] is not None:
             return

@@ -22,6 +22,7 @@ from sketchynet.distributed.runtime import TorchRuntime
 from sketchynet.distributed.session import connect, cores
 from sketchynet.errors import InputError
 from sketchynet.stages.runtime import Report, Runtime
+from sketchynet.storage import is_local
 
 import ray  # isort: skip  (after session, which sets Ray's environment)
 import ray.train  # isort: skip
@@ -120,7 +121,7 @@ def run_training(
 
     ``job`` runs in its own copy in every worker (cloudpickle) and, when a worker dies, is called again on a
     new group of workers, at most ``max_failures`` times: it finds out by itself, from the checkpoints that
-    its rank 0 wrote, where to go on. ``storage`` is a folder that all machines share; Ray keeps its own
+    its rank 0 wrote, where to go on. ``storage`` is a folder that all machines share, or a URL; Ray keeps its own
     notes on the run in ``storage/ray/name``. ``listener`` is called in this thread with rank 0's reports, in
     order, while training runs. A worker uses ``threads_per_worker`` CPU threads (default: the cores of its
     machine divided by the workers there) and, with ``gpu``, one GPU.
@@ -138,7 +139,7 @@ def run_training(
         scaling_config=ray.train.ScalingConfig(num_workers=workers, use_gpu=gpu),
         run_config=ray.train.RunConfig(
             name=name,
-            storage_path=str(storage.resolve() / "ray"),
+            **_storage_of_ray(storage),
             failure_config=ray.train.FailureConfig(max_failures=max_failures),
             callbacks=[_FailureWatch(mailbox, max_failures)],  # type: ignore[list-item]  # hint is of Ray Tune
         ),
@@ -160,6 +161,16 @@ def run_training(
         ray.get(mailbox.end.remote())
         fit.join()
         ray.kill(mailbox)
+
+
+def _storage_of_ray(storage: Path) -> dict[str, Any]:
+    """Ray's settings for a place: it wants an absolute path, and pyarrow's kind of file system."""
+    if is_local(storage):
+        return {"storage_path": str(storage.resolve() / "ray")}
+    from pyarrow.fs import FSSpecHandler, PyFileSystem
+
+    remote: Any = storage / "ray"
+    return {"storage_path": remote.path, "storage_filesystem": PyFileSystem(FSSpecHandler(remote.fs))}
 
 
 class _Fit(threading.Thread):

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
+
+from sketchynet.errors import InputError
+from sketchynet.storage import can_reach, is_local, storage_place
 
 
 @dataclass(frozen=True)
@@ -11,11 +15,24 @@ class RunFolder:
     """The folder of one pipeline run; every stage has a folder of its own with ``final`` in it when done."""
 
     root: Path
+    """Records, figures and pictures: the driver's, on its own machine."""
+    storage: Path | None = None
+    """Recipe and checkpoints, where they are not in ``root``: a folder that all machines share, or a URL."""
+
+    @property
+    def kept(self) -> Path:
+        """Where recipe and checkpoints lie: all that a resume needs."""
+        return self.root if self.storage is None else self.storage
 
     @property
     def recipe(self) -> Path:
         """The recipe, as JSON; ``--resume`` reads it back."""
-        return self.root / "recipe.json"
+        return self.kept / "recipe.json"
+
+    @property
+    def pointer(self) -> Path:
+        """Says, in ``root``, where the storage is."""
+        return self.root / "storage.json"
 
     @property
     def evaluation(self) -> Path:
@@ -29,11 +46,11 @@ class RunFolder:
 
     def stage(self, name: str) -> Path:
         """The folder of a stage."""
-        return self.root / name
+        return self.kept / name
 
     def final(self, name: str) -> Path:
         """The finished checkpoint of a stage."""
-        return self.root / name / "final"
+        return self.kept / name / "final"
 
     def teacher(self, member: int) -> str:
         """Name of the stage that trains a member of the full network."""
@@ -42,8 +59,51 @@ class RunFolder:
     @property
     def teacher_embeddings(self) -> Path:
         """What the full network said of all training examples."""
-        return self.root / "teacher-embeddings"
+        return self.kept / "teacher-embeddings"
+
+    def keep(self, path: Path) -> None:
+        """Copies a file of ``root`` to the storage, where that is another place."""
+        if self.storage is not None:
+            target = self.storage / path.relative_to(self.root).as_posix()
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(path.read_bytes())
 
     def candidate(self, number: int) -> Path:
         """The policy trained for the cost weight of that number."""
-        return self.root / "selector" / f"candidate-{number}"
+        return self.kept / "selector" / f"candidate-{number}"
+
+
+def new_run(root: Path, storage: str | None) -> RunFolder:
+    """A run with records in ``root`` and, where ``storage`` names another place, its checkpoints there.
+
+    Raises:
+        InputError: the storage cannot be reached.
+    """
+    if storage is None:
+        return RunFolder(root)
+    folder = RunFolder(root, storage_place(storage))
+    can_reach(folder.recipe, f"--storage {storage}")
+    return folder
+
+
+def existing_run(name: str, output: Path | None) -> RunFolder:
+    """The run that ``--resume`` names: its folder, or the storage that its checkpoints lie on.
+
+    Args:
+        output: where records and pictures go; by default the folder, or for a URL ``runs/`` and its last part.
+
+    Raises:
+        InputError: there is no run; says where it was looked for.
+    """
+    place = storage_place(name)
+    if not is_local(place):
+        folder = RunFolder(output or Path("runs") / place.name, place)
+    else:
+        folder = RunFolder(output or place, place if output is not None else None)
+        pointer = RunFolder(place).pointer
+        if pointer.exists():
+            storage = json.loads(pointer.read_text())["storage"]
+            folder = RunFolder(output or place, storage_place(storage))
+    if not can_reach(folder.recipe, f"--resume {name}"):
+        raise InputError(f"--resume {name}: there is no run (no {folder.recipe})")
+    return folder

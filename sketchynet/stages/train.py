@@ -6,6 +6,7 @@ Finished stages are skipped, which makes every job its own resume.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,9 +63,14 @@ class Places:
 def train_networks(runtime: Runtime, *, recipe: Recipe, places: Places, stages: Collection[str]) -> None:
     """Trains the full network (stage ``teacher``) and the students (stage ``student``)."""
     keep_freed_memory()
+    run = places.run
+    if runtime.world_size > 1 and not run.recipe.exists():
+        raise InputError(
+            f"worker {runtime.rank} on {socket.gethostname()} does not see {run.recipe}: the run must lie on storage "
+            "that all machines share; give such a folder as --output, or a URL as --storage"
+        )
     task = task_of(recipe, places.load(recipe, progress=False))
     folds = task.folds()
-    run = places.run
     if "teacher" in stages:
         for member in range(recipe.teacher.members):
             train_member(member, task, runtime, run, sketches=task.indices(TRAIN), weights=places.weights)

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from networks import student_stage
+from networks import Stop, student_stage
 from safetensors.torch import load_file
 
 from sketchynet.distributed.runtime import TorchRuntime
@@ -31,6 +31,10 @@ def worker(rank: int, meeting: str, results: str) -> None:
         stage, watched = student_stage(*changes(case, alone=False), dtype=torch.float64)
         train_network(stage, TorchRuntime(), Path(results) / case)
         torch.save(watched.losses, f"{results}/{case}-{rank}.pt")
+    stage, watched = student_stage(*changes("accumulated", alone=True), dtype=torch.float64)
+    with pytest.raises(Stop):
+        watched.stop = 5  # in the third epoch
+        train_network(stage, TorchRuntime(), Path(results) / "stopped")
     dist.destroy_process_group()
 
 
@@ -53,3 +57,11 @@ def test_steps_of_two_workers_are_those_of_one(case: str, results: Path, tmp_pat
     trained = load_file(results / case / "final" / "network.safetensors")
     for name, value in load_file(tmp_path / "final" / "network.safetensors").items():
         torch.testing.assert_close(trained[name], value, rtol=0, atol=1e-5)
+
+
+def test_a_run_of_two_workers_goes_on_with_one(results: Path, tmp_path: Path) -> None:
+    stage, whole = student_stage(*changes("accumulated", alone=True), dtype=torch.float64)
+    train_network(stage, LocalRuntime(), tmp_path)
+    stage, rest = student_stage(*changes("accumulated", alone=True), dtype=torch.float64)
+    train_network(stage, LocalRuntime(), results / "stopped")
+    assert rest.losses == pytest.approx(whole.losses[4:], rel=0, abs=1e-7)
