@@ -74,7 +74,7 @@ def run_experiment(
         except InputError as error:
             failures.append(f"{variant.name}, seed {seed}: {error}")
             tqdm.write(f"  failed: {error}")
-    table = experiment_section(experiment.name, experiment.base.name, read_summaries(finished))[0] if finished else ""
+    table = experiment_section(experiment.name, experiment.base.name, read_summaries(finished)).text if finished else ""
     if failures:
         raise InputError(f"{len(failures)} of {len(jobs)} runs failed; the same command tries them again\n" + "\n".join(failures))
     return table

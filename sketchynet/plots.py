@@ -33,7 +33,7 @@ GROUPS: dict[str, tuple[str, str, str, float]] = {
     "oracle": ("oracle canvas", GREEN, "D", 8),
     "mixture": ("mixture of canvases", GREY, "X", 8),
     "shuffled": ("shuffled choices", PURPLE, "v", 7),
-    "rule": ("rule on the strokes", SKY, "P", 7),
+    "rule": ("rule on the strokes", GREEN, "P", 7),
     "v2 candidates": ("V2 at other prices", SKY, "p", 6),
 }
 HOLLOW = {"oracle"}
@@ -50,7 +50,7 @@ STYLE: Any = {
 
 
 @contextmanager
-def _picture(path: Path, width: float, height: float, dpi: int = 150) -> Iterator[Figure]:
+def picture(path: Path, width: float, height: float, dpi: int = 150) -> Iterator[Figure]:
     """A figure in inches that is saved at the end under a temporary name and renamed: never half a picture."""
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -88,7 +88,7 @@ def accuracy_flops_plot(points: Sequence[Mapping[str, Any]], path: Path, title: 
             raise InputError(f"point {point['label']!r}: gflops {point['gflops']} and accuracy {point['accuracy']} "
                              "must be finite and gflops above 0")
         groups.setdefault(point["group"], []).append(point)
-    with _picture(path, 9, 5.8) as figure:
+    with picture(path, 9, 5.8) as figure:
         axes = figure.add_subplot()
         axes.set_xscale("log")
         axes.grid(True, axis="y")
@@ -139,7 +139,7 @@ def canvas_histogram(canvases: Sequence[int], counts: Sequence[int], path: Path,
         raise InputError(f"canvas histogram: {len(canvases)} canvases but {len(counts)} counts; give one count each")
     total = max(1, sum(counts))
     mean = sum(c * n for c, n in zip(canvases, counts, strict=True)) / total
-    with _picture(path, 7, 4.4) as figure:
+    with picture(path, 7, 4.4) as figure:
         axes = figure.add_subplot()
         bars = axes.bar(range(len(canvases)), counts, width=0.66, color=BLUE)
         for bar, count in zip(bars, counts, strict=True):
@@ -170,7 +170,7 @@ def retrieval_sheet(rows: Sequence[Mapping[str, Any]], path: Path,
             raise InputError(f"retrieval sheet, {row.get('label', 'a row')}: {len(row['photos'])} photos but "
                              f"{len(row['correct'])} marks; give one each")
     columns = 1 + max(len(row["photos"]) + ("truth" in row) for row in rows)
-    with _picture(path, 1.75 * columns, 2.0 * len(rows) + 0.6, dpi=110) as figure:
+    with picture(path, 1.75 * columns, 2.0 * len(rows) + 0.6, dpi=110) as figure:
         figure.suptitle(title, x=0.012, ha="left", fontsize=15, fontweight="bold")
         grid = figure.subplots(len(rows), columns, squeeze=False, gridspec_kw={"wspace": 0.04, "hspace": 0.1})
         for line, row in zip(grid, rows, strict=True):
@@ -210,7 +210,7 @@ def recognition_sheet(rows: Sequence[Mapping[str, Any]], path: Path, columns: in
     if not rows:
         raise InputError("a recognition sheet needs at least one sketch; the test split has none")
     lines = -(-len(rows) // columns)
-    with _picture(path, 1.75 * columns, 2.5 * lines + 0.8, dpi=110) as figure:
+    with picture(path, 1.75 * columns, 2.5 * lines + 0.8, dpi=110) as figure:
         figure.suptitle(title, x=0.012, ha="left", fontsize=15, fontweight="bold")
         grid = figure.subplots(lines, columns, squeeze=False)
         for axes in grid.flat:
@@ -238,7 +238,7 @@ def sheet_by_canvas(groups: Mapping[int, Sequence[np.ndarray]], path: Path, *, c
         raise InputError("a sheet by canvas needs at least one sketch")
     shown = {canvas: list(sketches)[: 2 * columns] for canvas, sketches in sorted(groups.items()) if len(sketches)}
     lines = {canvas: ceil(len(sketches) / columns) for canvas, sketches in shown.items()}
-    with _picture(path, 1.35 * columns, 1.4 * sum(lines.values()) + 0.42 * len(lines) + 0.7, dpi=120) as figure:
+    with picture(path, 1.35 * columns, 1.4 * sum(lines.values()) + 0.42 * len(lines) + 0.7, dpi=120) as figure:
         figure.suptitle(title, x=0.012, ha="left", fontsize=15, fontweight="bold")
         blocks = figure.subfigures(len(lines), 1, height_ratios=[1.4 * n + 0.42 for n in lines.values()],
                                    squeeze=False)[:, 0]
@@ -287,7 +287,7 @@ def training_curves(rows: Sequence[Mapping[str, Any]], path: Path, title: str = 
     colours = {stage: palette[i % len(palette)] for i, stage in enumerate(stages)}
     columns = min(3, len(panels))
     height = 2.9 * ceil(len(panels) / columns) + 0.9
-    with _picture(path, max(6.0, 4.2 * columns), height, dpi=120) as figure:
+    with picture(path, max(6.0, 4.2 * columns), height, dpi=120) as figure:
         figure.suptitle(title, x=0.012, ha="left", fontsize=15, fontweight="bold")
         grid = figure.subplots(ceil(len(panels) / columns), columns, squeeze=False)
         for axes in grid.flat[len(panels):]:

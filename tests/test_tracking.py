@@ -123,10 +123,17 @@ def test_small_conversions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert resolve_uri(None) == "http://127.0.0.1:5000" and resolve_uri("sqlite:////s/m.db") == "sqlite:////s/m.db"
 
 
-def test_environment_names_commit_and_versions(tmp_path: Path) -> None:
+def test_environment_names_commit_and_versions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = environment()
     assert set(found) == {"git_commit", "python", "torch", "numpy", "platform", "cpu_count", "gpu"}
     assert all(isinstance(value, str) and value for value in found.values())
+
+    monkeypatch.setenv("SKETCHYNET_COMMIT", "copied")
+    assert environment()["git_commit"] == found["git_commit"]  # a checkout knows better
+    with monkeypatch.context() as away:
+        # The package's name for the module is that of its function.
+        away.setattr(sys.modules["sketchynet.tracking.environment"], "git_commit", lambda folder: "unknown")
+        assert environment()["git_commit"] == "copied"
 
     def git(*arguments: str) -> str:
         identity = ["-c", "user.name=a", "-c", "user.email=a@example.org", "-c", "commit.gpgsign=false"]

@@ -6,7 +6,8 @@ variants, the reference and the comparison are noted there too, so that a table 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -27,10 +28,21 @@ from sketchynet.results.summary import Summary
 from sketchynet.retrieval import Interval, bootstrap_interval
 
 
-def experiment_section(
-    name: str, base: str | None, summaries: Sequence[Summary]
-) -> tuple[str, list[dict[str, Any]]]:
-    """The table of an experiment as Markdown, and points for its accuracy–FLOPs plot (none without policies).
+@dataclass(frozen=True)
+class Section:
+    """An experiment as it is shown."""
+
+    text: str
+    """Markdown."""
+    differences: tuple[tuple[str, Interval], ...] = ()
+    """Of V1 from the reference, by configuration, for a picture."""
+    reference: str = ""
+    points: tuple[dict[str, Any], ...] = ()
+    """Of V2 at every price, for an accuracy–FLOPs plot."""
+
+
+def experiment_section(name: str, base: str | None, summaries: Sequence[Summary]) -> Section:
+    """An experiment's table, and what its picture shows.
 
     Args:
         base: recipe that the variants are made from; may be left out where there is one alone.
@@ -44,7 +56,7 @@ def experiment_section(
     chosen = next(iter(groups), None) if base is None else base
     if chosen not in groups:
         of_base = f" --recipe {base}" if base else ""
-        return f"*No finished run yet: `sketchynet experiment run {name}{of_base} --seeds 0 1 2`.*", []
+        return Section(f"*No finished run yet: `sketchynet experiment run {name}{of_base} --seeds 0 1 2`.*")
     members, runs = groups[chosen]
     first = members[0]
     pools = {
@@ -52,10 +64,12 @@ def experiment_section(
         for member in sorted(members, key=lambda m: m["position"])
     }
     reference = pools.get(first["reference"])
-    table = {"largest": _by_largest, "same": _by_canvas, "v2": _by_policy}[first["compare"]]
-    parts = [_heading(name, chosen, first, pools), table(pools, reference)]
-    points = _policy_points(pools) if first["compare"] == "v2" else []
-    return "\n\n".join(parts), points
+    compare = first["compare"]
+    table = {"largest": _by_largest, "same": _by_canvas, "v2": _by_policy}[compare]
+    text = "\n\n".join([_heading(name, chosen, first, pools), table(pools, reference)])
+    if compare == "v2":
+        return Section(text, points=tuple(_policy_points(pools)))
+    return Section(text, tuple(_differences(pools, reference, by_canvas=compare == "same")), first["reference"])
 
 
 def _groups(name: str, summaries: Sequence[Summary]) -> dict[str, tuple[list[dict[str, Any]], list[Summary]]]:
@@ -99,13 +113,28 @@ def paired_difference(first: Pool, a: str, second: Pool, b: str) -> Interval | N
     return bootstrap_interval(np.mean(gaps, axis=0), resamples=RESAMPLES)
 
 
+def _gap(pooled: Pool, system: str, reference: Pool | None, other: str) -> Interval | None:
+    """A difference from the reference; None for the reference itself and where there is nothing to compare with."""
+    if reference is None or (reference is pooled and system == other) or other not in reference.systems:
+        return None
+    return paired_difference(pooled, system, reference, other)
+
+
 def _compared(pooled: Pool, system: str, reference: Pool | None, other: str) -> str:
-    if reference is None or (reference is pooled and system == other):
-        return "–"
-    if other not in reference.systems:
-        return "–"
-    gap = paired_difference(pooled, system, reference, other)
+    gap = _gap(pooled, system, reference, other)
     return "–" if gap is None else interval_text(gap)
+
+
+def _differences(
+    pools: dict[str, Pool], reference: Pool | None, *, by_canvas: bool
+) -> Iterator[tuple[str, Interval]]:
+    for variant, pooled in pools.items():
+        for size in pooled.canvases if by_canvas else pooled.canvases[-1:]:
+            system = f"v1@{size}"
+            other = system if by_canvas else reference.largest if reference else ""
+            gap = _gap(pooled, system, reference, other)
+            if gap is not None:
+                yield variant, gap
 
 
 def _validation(pooled: Pool, stage: str, key: str) -> str:

@@ -8,6 +8,7 @@ A place lies between two comments, which stay; what is between them is replaced:
 Prose outside the marks is never touched. Kinds of places:
 
     table RECIPE             every system over the seeds of a recipe, differences, canvases, runs
+    claims RECIPE            what is claimed: holds, partly, does not
     canvases RECIPE          the canvas that suffices, and V2's choice, against strokes, points and ink
     plot RECIPE              accuracy over FLOPs, means over the seeds (an image beside the document)
     experiment NAME [BASE]   a claim's recipe set: every variant, compared with the set's reference
@@ -25,7 +26,8 @@ from pathlib import Path
 
 from sketchynet import plots
 from sketchynet.errors import InputError
-from sketchynet.results.claims import experiment_section
+from sketchynet.results.claims import Section, experiment_section
+from sketchynet.results.forest import forest_plot
 from sketchynet.results.pooling import (
     by_recipe,
     image_path,
@@ -37,10 +39,11 @@ from sketchynet.results.pooling import (
     sufficing_table,
 )
 from sketchynet.results.summary import Summary
+from sketchynet.results.verdicts import claims_table
 
 _BEGIN = re.compile(r"^<!-- results: (?P<what>.+?) -->$")
 _END = "<!-- /results -->"
-_KINDS = "table RECIPE, canvases RECIPE, plot RECIPE, experiment NAME [BASE], runs"
+_KINDS = "table RECIPE, claims RECIPE, canvases RECIPE, plot RECIPE, experiment NAME [BASE], runs"
 
 
 def fill_document(document: Path, summaries: Sequence[Summary], *, images: Path | None) -> str:
@@ -94,13 +97,14 @@ def _place(
     kind, names = words[0], words[1:]
     if kind == "runs" and not names:
         text = _all_runs(summaries)
-    elif kind in ("table", "canvases", "plot") and len(names) == 1:
+    elif kind in ("table", "claims", "canvases", "plot") and len(names) == 1:
         runs = by_recipe(summaries).get(names[0])
         text = f"*No finished run of `{names[0]}` yet.*" if not runs else _of_recipe(kind, runs, document, images)
     elif kind == "experiment" and len(names) in (1, 2):
-        text, points = experiment_section(names[0], names[1] if len(names) == 2 else None, summaries)
-        if points:
-            text += "\n\n" + _picture(points, "-".join(["experiment", *names]), document, images)
+        section = experiment_section(names[0], names[1] if len(names) == 2 else None, summaries)
+        text = section.text
+        if section.points or section.differences:
+            text += "\n\n" + _picture(section, "-".join(["experiment", *names]), document, images)
     else:
         raise InputError(f"{document}, line {line}: no place `{' '.join(words)}`; there are {_KINDS}")
     return ["", *text.split("\n"), ""]
@@ -110,17 +114,22 @@ def _of_recipe(kind: str, runs: Sequence[Summary], document: Path, images: Path 
     pooled = pool(runs)
     if kind == "table":
         return pooled_table(pooled)
+    if kind == "claims":
+        return claims_table(pooled)
     if kind == "canvases":
         return sufficing_table(pooled)
-    return _picture(plot_points(pooled), runs[0].recipe.name, document, images)
+    return _picture(Section("", points=tuple(plot_points(pooled))), runs[0].recipe.name, document, images)
 
 
-def _picture(points: list[dict], name: str, document: Path, images: Path | None) -> str:
-    folder = document.parent / "images" / "results" if images is None else images
-    path = image_path(folder, name)
-    if images is not None:
-        plots.accuracy_flops_plot(points, path, title=f"{name}: accuracy and cost")
-    return f"![{name}: accuracy over FLOPs]({Path(os.path.relpath(path, document.parent)).as_posix()})"
+def _picture(section: Section, name: str, document: Path, images: Path | None) -> str:
+    """Draws a section's picture, unless `images` is None, and links it."""
+    path = image_path(document.parent / "images" / "results" if images is None else images, name)
+    shown = "accuracy over FLOPs" if section.points else "differences"
+    if images is not None and section.points:
+        plots.accuracy_flops_plot(section.points, path, title=f"{name}: accuracy and cost")
+    elif images is not None:
+        forest_plot(section.differences, path, title=name, reference=section.reference)
+    return f"![{name}: {shown}]({Path(os.path.relpath(path, document.parent)).as_posix()})"
 
 
 def _all_runs(summaries: Sequence[Summary]) -> str:

@@ -8,15 +8,19 @@ import subprocess
 from importlib import metadata
 from pathlib import Path
 
+COMMIT_VARIABLE = "SKETCHYNET_COMMIT"
+"""Names the commit of code that was copied to a machine without its history."""
+
 
 def environment() -> dict[str, str]:
     """Versions and hardware of this process, as text for tags.
 
-    Keys: git_commit (with "-dirty" where tracked files are changed; "unknown" outside a checkout), python, torch,
-    numpy, platform, cpu_count, gpu ("none" where torch finds none).
+    Keys: git_commit (with "-dirty" where tracked files are changed; outside a checkout what $SKETCHYNET_COMMIT says,
+    else "unknown"), python, torch, numpy, platform, cpu_count, gpu ("none" where torch finds none).
     """
+    commit = git_commit(Path(__file__).resolve().parent)
     return {
-        "git_commit": git_commit(Path(__file__).resolve().parent),
+        "git_commit": os.environ.get(COMMIT_VARIABLE, commit) if commit == "unknown" else commit,
         "python": platform.python_version(),
         "torch": _version("torch"),
         "numpy": _version("numpy"),

@@ -11,13 +11,13 @@ from sketchynet.results.document import fill_document
 from sketchynet.results.summary import read_summaries, write_summary
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-KINDS = ("table tiny", "canvases tiny", "plot tiny", "experiment claim", "experiment claim tiny", "runs", "table absent")
+KINDS = ("table tiny", "claims tiny", "canvases tiny", "plot tiny", "experiment claim", "experiment claim tiny", "runs", "table absent")
 
 
 def _document(folder: Path, *places: str) -> Path:
     path = folder / "docs" / "results.md"
     path.parent.mkdir(exist_ok=True)
-    parts = [f"<!-- results: {place} -->\nold\n<!-- /results -->" for place in places]
+    parts = [f"<!-- results: {place} -->\nfaded\n<!-- /results -->" for place in places]
     path.write_text("# Results\n\nProse – kept.\n\n" + "\n\nmore prose\n".join(parts) + "\n\nend\n", encoding="utf-8")
     return path
 
@@ -27,7 +27,7 @@ def test_marked_places_are_filled_and_prose_is_kept(tmp_path: Path) -> None:
     document = _document(tmp_path, *KINDS)
     text = fill_document(document, runs, images=None)
     assert text.startswith("# Results\n\nProse – kept.\n\n<!-- results: table tiny -->\n\n3 test queries")
-    assert text.endswith("<!-- /results -->\n\nend\n") and text.count("more prose") == len(KINDS) - 1 and "old" not in text
+    assert text.endswith("<!-- /results -->\n\nend\n") and text.count("more prose") == len(KINDS) - 1 and "faded" not in text
     assert "![tiny: accuracy over FLOPs](images/results/tiny.png)" in text
     assert "*No finished run of `absent` yet.*" in text
     assert "| `tiny0000000000000000000000000000` | tiny | 0 |" in text

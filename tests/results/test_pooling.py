@@ -8,6 +8,8 @@ from summaries import make_summary, member
 from sketchynet.errors import InputError
 from sketchynet.results.claims import experiment_section, paired_difference
 from sketchynet.results.pooling import _sufficing, plot_points, pool, pooled_table, sufficing_table
+from sketchynet.results.verdicts import RULES, above, claims_table, not_below
+from sketchynet.retrieval import Interval
 
 
 def test_outcomes_of_every_system() -> None:
@@ -87,14 +89,15 @@ def test_a_claim_compares_with_its_reference_over_the_common_seeds() -> None:
     better = [[1, 1], [1, 1], [1, 1]]
     runs = [make_summary(seed, experiments=(member("a"),)) for seed in (0, 1)]
     runs += [make_summary(0, name="other", experiments=(member("b", 1),), ranks=better, recipe=("student.ranking.margin=0.4",))]
-    text, points = experiment_section("claim", None, runs)
-    lines = text.split("\n")
-    assert points == [] and "2 configurations, 3 runs, seeds 0, 1" in lines[0]
+    section = experiment_section("claim", None, runs)
+    lines = section.text.split("\n")
+    assert section.points == () and section.differences == (("b", (pytest.approx(1 / 3), 0.0, 1.0)),)
+    assert "2 configurations, 3 runs, seeds 0, 1" in lines[0]
     [first] = [line for line in lines if line.startswith("| a |")]
     [second] = [line for line in lines if line.startswith("| b |")]
     assert first.startswith("| a | 2 | 30.00 ± 7.07 |") and "| – |" in first
     # Seed 0 alone: the third query is found by b and not by a.
-    assert "+33.33 [+0.00, +100.00]" in second and "`other000`" in text
+    assert "+33.33 [+0.00, +100.00]" in second and "`other000`" in section.text
     assert lines.index(first) < lines.index(second)
     with pytest.raises(InputError, match="tested on other queries"):
         data = {**runs[0].values["data"], "queries_hash": "xyz"}
@@ -103,10 +106,11 @@ def test_a_claim_compares_with_its_reference_over_the_common_seeds() -> None:
 
 def test_claims_by_canvas_and_by_policy() -> None:
     runs = [make_summary(seed, experiments=(member("a", compare="same"),)) for seed in (0, 1)]
-    text, _ = experiment_section("claim", "tiny", runs)
+    text = experiment_section("claim", "tiny", runs).text
     assert "| a | 16 | 2 |" in text and "| a | 32 | 2 |" in text
     runs = [make_summary(seed, experiments=(member("a", compare="v2"),)) for seed in (0, 1)]
-    text, points = experiment_section("claim", "tiny", runs)
+    section = experiment_section("claim", "tiny", runs)
+    text, points = section.text, section.points
     assert "| a | 2 | 30.00 ± 0.00 | 50.00 ± 0.00 | 0.0500 | – |" in text
     assert "| a | 0.1 | 0.1000 | 50.00 |" in text
     assert {point["group"] for point in points} == {"v1", "a"}
@@ -116,8 +120,41 @@ def test_bases_of_a_claim_are_kept_apart() -> None:
     runs = [make_summary(0, experiments=(member(),)), make_summary(1, name="x", experiments=(member(base="wide"),))]
     with pytest.raises(InputError, match=r"was run from tiny, wide: name one, as in `experiment claim tiny`"):
         experiment_section("claim", None, runs)
-    assert "1 configuration, 1 run, seeds 1" in experiment_section("claim", "wide", runs)[0]
-    text, _ = experiment_section("claim", "narrow", runs)
+    assert "1 configuration, 1 run, seeds 1" in experiment_section("claim", "wide", runs).text
+    text = experiment_section("claim", "narrow", runs).text
     assert "sketchynet experiment run claim --recipe narrow --seeds 0 1 2" in text
-    assert "No finished run yet" in experiment_section("absent", None, runs)[0]
+    assert "No finished run yet" in experiment_section("absent", None, runs).text
 
+
+@pytest.mark.parametrize(
+    ("low", "value", "high", "higher", "equal"),
+    [
+        (0.01, 0.02, 0.03, "**holds**", "**holds**"), (-0.01, 0.02, 0.03, "partly", "**holds**"),
+        (-0.02, -0.01, 0.01, "does not", "partly"), (-0.03, -0.02, -0.01, "does not", "does not"),
+        (-0.01, 0.0, 0.01, "does not", "**holds**"),
+    ],
+)
+def test_verdicts_follow_the_interval(low: float, value: float, high: float, higher: str, equal: str) -> None:
+    gap = Interval(value, low, high)
+    assert (above(gap), not_below(gap)) == (higher, equal)
+
+
+def test_claims_and_goals_have_a_verdict_each() -> None:
+    text = claims_table(pool([make_summary(0), make_summary(1)]))
+    assert "| V1 is above the directly trained student | partly | +33.33 [+0.00, +100.00] points |" in text
+    assert "| V2 is not below V1, at 3.28× fewer FLOPs | does not | +16.67 [+0.00, +50.00] points at 2.00× fewer" in text
+    assert "| V2's choices differ between sketches | **holds** | 16: 67 %, 32: 33 % |" in text
+    assert "| V2 costs at most 0.254 GFLOPs a query | **holds** | 0.0500 GFLOPs |" in text
+    assert "which costs no more" not in text and "on shoes" not in text
+    cheap = [make_summary(seed) for seed in (0, 1)]
+    for run in cheap:
+        run.values["systems"]["v1@16"]["all"]["gflops"] = 0.01
+        run.values["categories"]["names"] = ["shoes", "chairs"]
+        run.values["systems"]["v2"]["all"]["gflops"] = 0.03
+    text = claims_table(pool(cheap))
+    assert "| V2 is above SketchyNetV1 at 16, which costs no more | partly | +33.33 [+0.00, +50.00] points |" in text
+    assert "| V2 is not below V1, at 3.28× fewer FLOPs | **holds** |" in text
+    # Both seeds find the first two queries, the shoes; one of them finds the third, the chair.
+    assert "| V2 reaches 63.48 on shoes | **holds** | 100.00 [100.00, 100.00] |" in text
+    assert "| V2 reaches 95.88 on chairs | does not | 50.00 [50.00, 50.00] |" in text
+    assert text.endswith(RULES)

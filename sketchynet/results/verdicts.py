@@ -1,0 +1,106 @@
+"""What the paper claims, and what is wanted beyond it, against the pooled seeds of a recipe: holds, partly, does not.
+
+The rules are fixed here, printed with every table and the same for all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from sketchynet.report import display_name
+from sketchynet.results.pooling import Pool, interval_text, markdown, percent
+from sketchynet.retrieval import Interval
+
+PAPER_SAVING = 3.28
+"""FLOPs of V1 over those of V2, as the paper states."""
+QUERY_BUDGET = 0.254
+"""GFLOPs of a query of the paper's final network."""
+GOALS = {"shoes": 0.6348, "chairs": 0.9588}
+"""Acc@1 of DenseNet-169 on QMUL Shoe-V1 and Chair-V1 (TC-Net, ACM MM 2019): V2 is to reach it within the budget."""
+
+
+RULES = (
+    "“Above” holds where the whole 95 % interval lies above zero, partly where the estimate does; “not below” and a goal "
+    "hold where the estimate is not below, partly where the interval reaches it."
+)
+
+
+def claims_table(pooled: Pool) -> str:
+    """Every claim that the runs can speak of, its verdict and the figures behind it, as Markdown."""
+    rows = [list(row) for row in (*_distillation(pooled), *_policy(pooled), *_goals(pooled))]
+    return markdown(["claim", "verdict", "figures"], rows) + f"\n\n{RULES}"
+
+
+def above(gap: Interval) -> str:
+    """Verdict on a difference that is to be above zero."""
+    return "**holds**" if gap.low > 0 else "partly" if gap.value > 0 else "does not"
+
+
+def not_below(gap: Interval) -> str:
+    """Verdict on a difference that is not to be below zero."""
+    return "**holds**" if gap.value >= 0 else "partly" if gap.high >= 0 else "does not"
+
+
+Row = tuple[str, str, str]
+
+
+def _distillation(pooled: Pool) -> Iterator[Row]:
+    best, known = pooled.largest, set(pooled.systems)
+    direct = f"direct@{pooled.canvases[-1]}"
+    if direct in known:
+        gap = pooled.difference(best, direct)
+        yield "V1 is above the directly trained student", above(gap), f"{interval_text(gap)} points"
+    if "full" in known:
+        gap = pooled.difference(best, "full")
+        saved = pooled.figure("full", "gflops").mean() / pooled.figure(best, "gflops").mean()
+        text = f"{interval_text(gap)} points at {saved:.1f}× fewer FLOPs"
+        yield "V1 is not below the full network", not_below(gap), text
+
+
+def _policy(pooled: Pool) -> Iterator[Row]:
+    known = set(pooled.systems)
+    if "v2" not in known:
+        return
+    best = pooled.largest
+    saved = float((pooled.figure(best, "gflops") / pooled.figure("v2", "gflops")).min())
+    gap = pooled.difference("v2", best)
+    verdict = not_below(gap) if saved >= PAPER_SAVING else "does not"
+    text = f"{interval_text(gap)} points at {saved:.2f}× fewer FLOPs (the least of the seeds)"
+    yield f"V2 is not below V1, at {PAPER_SAVING}× fewer FLOPs", verdict, text
+    for rival, name in (
+        ("mixture", "the best mixture of fixed canvases"),
+        ("shuffled", "its own choices shuffled"),
+        ("rule", "a rule on strokes, points or ink"),
+    ):
+        if rival in known:
+            gap = pooled.difference("v2", rival)
+            cost = pooled.figure(rival, "gflops").mean() / pooled.figure("v2", "gflops").mean()
+            text = f"{interval_text(gap)} points at {cost:.2f}× its FLOPs"
+            yield f"V2 is above {name}", above(gap), text
+    spent = pooled.figure("v2", "gflops").mean()
+    for size in reversed(pooled.canvases):
+        system = f"v1@{size}"
+        if pooled.figure(system, "gflops").mean() <= spent:
+            gap = pooled.difference("v2", system)
+            yield f"V2 is above {display_name(system)}, which costs no more", above(gap), f"{interval_text(gap)} points"
+    counts = np.array([run.values["canvas_counts"] for run in pooled.runs])
+    used = int((counts > 0).sum(axis=1).min())
+    shares = ", ".join(
+        f"{size}: {100 * share:.0f} %" for size, share in zip(pooled.canvases, counts.sum(axis=0) / counts.sum(), strict=True)
+    )
+    yield "V2's choices differ between sketches", "**holds**" if used > 1 else "does not", shares
+
+
+def _goals(pooled: Pool) -> Iterator[Row]:
+    if "v2" not in pooled.systems:
+        return
+    costs = pooled.figure("v2", "gflops")
+    verdict = "**holds**" if costs.max() <= QUERY_BUDGET else "partly" if costs.mean() <= QUERY_BUDGET else "does not"
+    yield f"V2 costs at most {QUERY_BUDGET} GFLOPs a query", verdict, f"{costs.mean():.4f} GFLOPs"
+    for category, goal in GOALS.items():
+        if category in pooled.runs[0].values["categories"]["names"]:
+            interval = pooled.accuracy("v2", category)
+            gap = Interval(interval.value - goal, interval.low - goal, interval.high - goal)
+            yield f"V2 reaches {percent(goal)} on {category}", not_below(gap), interval_text(interval, signed=False)
