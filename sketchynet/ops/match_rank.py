@@ -104,7 +104,6 @@ def match_rank(queries: Tensor, gallery: Gallery, target: Tensor, *, backend: st
         require_floats("match_rank", queries=queries)
         rows = GalleryRows("match_rank", queries, gallery)
         check_targets("match_rank", target, len(queries), len(rows), queries.device)
-        require_finite("match_rank", "query", queries)
         chosen = choose_backend(backend, queries)
         if len(queries) == 0:
             return target.new_zeros(0)
@@ -112,6 +111,7 @@ def match_rank(queries: Tensor, gallery: Gallery, target: Tensor, *, backend: st
             from sketchynet.ops.kernels.match_rank import match_rank_triton
 
             return match_rank_triton(queries, rows, target)
+        require_finite("match_rank", "query", queries)
         if queries.device.type == "cpu" and queries.dtype != torch.float64:
             return _match_rank_native(queries, rows, target)
         return _match_rank(queries, rows, target)

@@ -154,6 +154,12 @@ def _own_photo(
     return sums, apart * pull[..., None]
 
 
+def gradient_type(dtype: torch.dtype) -> torch.dtype:
+    """Type in which gradients of embeddings wait for the factor from above: float16 would flush what a loss scale, which
+    multiplies later, saves; bfloat16 has the range."""
+    return torch.float32 if dtype == torch.float16 else dtype
+
+
 def numbered(content: Tensor) -> tuple[Tensor, Tensor]:
     """What photos show, as numbers below B, and how many ordered pairs show different things, float64 ().
 
@@ -174,7 +180,7 @@ def relational_panels(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The loss with the gradients of student_sketch (K, B, Ds) and student_photo, empty unless asked for.
 
-    All are float32 (float64 of float64): a loss scale that multiplies them later saves what float16 would flush.
+    Gradients are float32 (float64 of float64), the loss likewise.
 
     embeddings: teacher_sketch, teacher_photo (B, Dt), student_sketch (K, B, Ds), student_photo (B, Ds).
     """

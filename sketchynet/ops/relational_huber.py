@@ -27,7 +27,7 @@ from sketchynet.errors import InputError
 from sketchynet.ops.backend import choose_backend
 from sketchynet.ops.checks import require_same, widest
 from sketchynet.ops.pairwise_distance import accumulating, pairwise_distance_eager, row_distance
-from sketchynet.ops.panels import numbered, relational_panels
+from sketchynet.ops.panels import gradient_type, numbered, relational_panels
 
 
 def relational_huber_eager(
@@ -143,7 +143,8 @@ def _(
     dtype = torch.float64 if student_photo.dtype == torch.float64 else torch.float32
     loss = student_photo.new_empty((), dtype=dtype)
     if gradients:
-        return loss, torch.empty_like(student_sketch, dtype=dtype), torch.empty_like(student_photo, dtype=dtype)
+        held = gradient_type(student_photo.dtype) if triton else dtype
+        return loss, torch.empty_like(student_sketch, dtype=held), torch.empty_like(student_photo, dtype=held)
     return loss, loss.new_empty(0), loss.new_empty(0)
 
 

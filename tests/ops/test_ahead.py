@@ -88,21 +88,21 @@ KERNELS: dict[str, tuple[Any, Any, dict[str, str], dict[str, Any]]] = {
     ),
     "decide": (
         match_rank.decide_kernel,
-        {"BP": 16, "BD": 128, "BS": 16, "BW": 1024},
+        {"BP": 16, "BD": 512, "BS": 16, "BW": 1024},
         {"queries": H, "true_rows": H, "rows": H, "counts": I, "marks": I, "listed": L, "ranks": L},
         {},
     ),
     "rows": (
         match_rank.rows_kernel,
         {"BP": 16, "BD": 128},
-        {"rows": F, "parts": H, "squares": F64, "above": F, "below": F, "weight": F64, "bad": L}
+        {"rows": F, "parts": H, "squares": F64, "above": F, "below": F, "bad": L}
         | {"share": "fp32", "flushed": "fp32"},
         {"SPLIT": True, "BOUNDED": True},
     ),
     "cuts": (
         match_rank.cuts_kernel,
         {"BD": 128},
-        {"queries": H, "true_rows": H, "squares": F64, "weight": F64, "low": F, "high": F}
+        {"queries": H, "true_rows": H, "low": F, "high": F, "bad": L}
         | {"share": "fp32", "flushed": "fp32"},
         {},
     ),

@@ -7,7 +7,8 @@ Products of half precision are exact in the tensor cores' float32 sums. Float32 
 bfloat16 parts, x = h + l + r with |l| ≤ 2⁻⁸|x| and |r| ≤ 2⁻¹⁶|x|, and multiplied as l·h' + h·l' + h·h': three
 products at the rate of bfloat16. What is left out, l·l' + r·g + x·r', is at most SPLIT_ERROR·|x||g|.
 
-The counting kernel counts what is nearer for sure and marks what rounding may decide, one bit for each row, so that
+A pair's products are off by no more than γ|x||g| ≤ γ(|x|² + |g|²)/2: a part of the query and one of the row. The
+counting kernel counts what is nearer for sure and marks what rounding may decide, one bit for each row, so that
 its loop has no branch and the next tile's rows are under way while it compares. Another decides the marked rows by
 squared differences in float64. Nothing waits for the device before the last chunk is under way.
 """
@@ -22,11 +23,13 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from sketchynet.ops.checks import require_finite
 from sketchynet.ops.gallery import GalleryRows
 from sketchynet.ops.kernels.tiles import (
     Tuned,
     config,
     described,
+    device_properties,
     dot_tile,
     operand,
     rows_in_place,
@@ -36,7 +39,7 @@ from sketchynet.ops.pairwise_distance import product_error
 
 CHUNK_BYTES = 1 << 28
 """Gallery rows of a chunk, in bytes; a split of float32 takes as many again."""
-MARK_BYTES = 1 << 26
+MARK_BYTES = 1 << 27
 """Marks of a chunk: a bit for each query and row."""
 MARKED = 1024
 """Words of 32 marks that are set out in a row before they are decided; a query with more goes through all words."""
@@ -74,7 +77,6 @@ def rows_kernel(
     parts,  # bfloat16 (n, 2·width), written where SPLIT: halves, with zeros up to their width
     squares,  # float64 (n,): squared norms
     above, below,  # float32 (n,), written where BOUNDED: |g|²/2 with the row's part of the bound, added and subtracted
-    weight,  # float64 (): w of `bounds`
     bad,  # int64 (): the least number of a row that is not finite
     first, n, D, width, stride,
     share, flushed,  # γ + 2u, and what products below the least normal number may lose
@@ -101,7 +103,7 @@ def rows_kernel(
     tl.store(squares + i, total, mask=real)
     if BOUNDED:
         unit = 5.9604644775390625e-08
-        part = share * total / (2.0 * tl.load(weight)) + 3.0 * unit * total + flushed * (1.0 + tl.sqrt(total))
+        part = 0.5 * share * total + 3.0 * unit * total + flushed * (1.0 + tl.sqrt(total))
         tl.store(above + i, (0.5 * total + part).to(tl.float32), mask=real)
         tl.store(below + i, (0.5 * total - part).to(tl.float32), mask=real)
     tl.atomic_min(bad + 0 * row, row + first, mask=real & ~(total < float("inf")), sem="relaxed")
@@ -110,24 +112,25 @@ def rows_kernel(
 @triton.jit
 def cuts_kernel(
     queries, true_rows,  # (B, D)
-    squares,  # float64 (B,), of the queries
-    weight,  # float64 ()
     low, high,  # float32 (B,): v below low is nearer than the true row for sure, above high farther
+    bad,  # int64 (): the least number of a query that is not finite
     B, D, stride_q, stride_t,
     share, flushed,
     BD: tl.constexpr,
 ):  # fmt: skip
     b = tl.program_id(0).to(tl.int64)
-    total = tl.zeros((BD,), dtype=tl.float64)
+    apart, squares = tl.zeros((BD,), dtype=tl.float64), tl.zeros((BD,), dtype=tl.float64)
     for start in range(0, D, BD):
         k = start + tl.arange(0, BD)
         x = tl.load(queries + b * stride_q + k, mask=k < D, other=0.0).to(tl.float64)
         y = tl.load(true_rows + b * stride_t + k, mask=k < D, other=0.0).to(tl.float64)
-        total += (x - y) * (x - y)
-    square = tl.load(squares + b)
-    threshold = (tl.sum(total, axis=0) - square) / 2.0
+        apart += (x - y) * (x - y)
+        squares += x * x
+    square = tl.sum(squares, axis=0)
+    tl.atomic_min(bad, b, mask=~(square < float("inf")), sem="relaxed")
+    threshold = (tl.sum(apart, axis=0) - square) / 2.0
     unit = 5.9604644775390625e-08
-    slack = share * tl.load(weight) * square / 2.0 + flushed * tl.sqrt(square) + 4.0 * unit * tl.abs(threshold)
+    slack = 0.5 * share * square + flushed * tl.sqrt(square) + 4.0 * unit * tl.abs(threshold)
     tl.store(low + b, (threshold - slack).to(tl.float32))
     tl.store(high + b, (threshold + slack).to(tl.float32))
 
@@ -260,18 +263,18 @@ def half_width(D: int) -> int:
 
 
 def measured(
-    rows: Tensor, bad: Tensor, first: int = 0, *, weight: Tensor | None = None, share: float = 0.0, flushed: float = 0.0
+    rows: Tensor, bad: Tensor, first: int = 0, *, share: float | None = None, flushed: float = 0.0
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Squared norms float64 (n,); rows as products take them, split where float32; and with a weight `above` and
+    """Squared norms float64 (n,); rows as products take them, split where float32; and with a share `above` and
     `below` of `rows_kernel`, else empty. The least number, from `first` on, of a row that is not finite goes to bad."""
     (n, D), split, device = rows.shape, rows.dtype == torch.float32, rows.device
-    width, bounded = half_width(D), weight is not None
+    width = half_width(D)
     parts = torch.empty((n, 2 * width), dtype=torch.bfloat16, device=device) if split else rows
     squares = torch.empty(n, dtype=torch.float64, device=device)
-    above, below = torch.empty((2, n if bounded else 0), dtype=torch.float32, device=device)
+    above, below = torch.empty((2, 0 if share is None else n), dtype=torch.float32, device=device)
     rows_kernel[(triton.cdiv(n, 16),)](
-        rows, parts, squares, above, below, squares if weight is None else weight, bad, first, n, D, width,
-        rows.stride(0), share, flushed, SPLIT=split, BOUNDED=bounded, BP=16, BD=128,
+        rows, parts, squares, above, below, bad, first, n, D, width, rows.stride(0), share or 0.0, flushed,
+        SPLIT=split, BOUNDED=share is not None, BP=16, BD=128,
     )  # fmt: skip
     return squares, parts, above, below
 
@@ -282,23 +285,27 @@ def chunk_rows(D: int, dtype: torch.dtype) -> int:
 
 def splits(queries: int, rows: int, meta: dict[str, Any], device: torch.device) -> int:
     """Parts of a chunk, so that programs fill the device about four times over."""
-    processors = torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 1
-    wanted = triton.cdiv(4 * processors, triton.cdiv(queries, meta["BM"]))
+    processors = device_properties(device).multi_processor_count if device.type == "cuda" else 1
+    # Whole waves of programs, not one more that leaves the device idle.
+    wanted = max(1, 4 * processors // triton.cdiv(queries, meta["BM"]))
     return min(wanted, triton.cdiv(rows, meta["BN"]), MAX_SPLITS)
 
 
 class DeferredCheck:
-    """Remembers on the device the first row that is not finite, so that the check waits for nothing."""
+    """Remembers on the device the first rows that are not finite, so that the check waits for nothing."""
 
-    def __init__(self, device: torch.device) -> None:
-        self.bad = torch.full((), torch.iinfo(torch.int64).max, device=device)
-        """int64 (), for `measured`."""
+    def __init__(self, operator: str, device: torch.device) -> None:
+        self._operator = operator
+        self.gallery, self.queries = self._first = torch.full((2,), torch.iinfo(torch.int64).max, device=device)
+        """int64 (), for the kernels."""
 
-    def close(self, rows: GalleryRows) -> None:
+    def close(self, rows: GalleryRows, queries: Tensor) -> None:
         """InputError if there was one."""
-        first = int(self.bad)
-        if first < len(rows):
-            rows.check(first, rows.take(torch.tensor([first])))
+        of_gallery, of_queries = self._first.tolist()
+        if of_queries < len(queries):
+            require_finite(self._operator, "query", queries)
+        if of_gallery < len(rows):
+            rows.check(of_gallery, rows.take(torch.tensor([of_gallery])))
 
 
 def _grid(queries: int, rows: int, device: torch.device, meta: dict[str, Any]) -> tuple[int, int]:
@@ -306,22 +313,18 @@ def _grid(queries: int, rows: int, device: torch.device, meta: dict[str, Any]) -
 
 
 def match_rank_triton(queries: Tensor, rows: GalleryRows, target: Tensor) -> Tensor:
-    """As `match_rank`, of checked queries, B ≥ 1."""
+    """As `match_rank`, B ≥ 1; queries that are not finite are found in the end."""
     queries, true_rows = rows_in_place(queries), rows_in_place(rows.take(target))
     (B, D), device, split = queries.shape, queries.device, queries.dtype == torch.float32
-    check = DeferredCheck(device)
-    elsewhere = torch.empty_like(check.bad)  # queries are checked, true rows with the others
-    x_squares, parts, _, _ = measured(queries, elsewhere)
-    true_squares = measured(true_rows, elsewhere)[0]
-    # Any weight will do: this one makes the bounds of a query and of its rows alike.
-    weight = (true_squares.mean() / x_squares.mean()).sqrt().nan_to_num(1.0).clamp(1e-6, 1e6)
+    check = DeferredCheck("match_rank", device)
     share = product_error(D, queries.dtype) + (SPLIT_ERROR if split else 0.0) + 2.0 * UNIT
     flushed = D * 2.0**-120
     low, high = torch.empty((2, B), dtype=torch.float32, device=device)
     cuts_kernel[(B,)](
-        queries, true_rows, x_squares, weight, low, high, B, D, queries.stride(0), true_rows.stride(0),
-        share, flushed, BD=128, num_warps=1,
+        queries, true_rows, low, high, check.queries, B, D, queries.stride(0), true_rows.stride(0), share, flushed,
+        BD=128, num_warps=1,
     )  # fmt: skip
+    parts = measured(queries, check.queries)[1] if split else queries
     ranks = torch.zeros(B, dtype=torch.int64, device=device)
     size = min(chunk_rows(D, queries.dtype), max(1 << 15, 8 * MARK_BYTES // B // 256 * 256), len(rows))
     words = 8 * triton.cdiv(size, 256)  # whole tiles of either width
@@ -329,9 +332,7 @@ def match_rank_triton(queries: Tensor, rows: GalleryRows, target: Tensor) -> Ten
     listed = torch.empty((B, min(MARKED, words)), dtype=torch.int64, device=device)
     for first, chunk in rows.chunks(size):
         chunk, n = rows_in_place(chunk), len(chunk)
-        _, chunk_parts, above, below = measured(
-            chunk, check.bad, first, weight=weight, share=share, flushed=flushed
-        )
+        _, chunk_parts, above, below = measured(chunk, check.gallery, first, share=share, flushed=flushed)
         most = max(splits(B, n, choice, device) for choice in count_tuned.choices)
         counts = torch.zeros((most, B), dtype=torch.int32, device=device)
         count_tuned.launch(
@@ -343,7 +344,7 @@ def match_rank_triton(queries: Tensor, rows: GalleryRows, target: Tensor) -> Ten
         decide_kernel[(B,)](
             queries, true_rows, chunk, counts, marks, listed, ranks,
             B, n, D, queries.stride(0), true_rows.stride(0), chunk.stride(0), most, words, listed.shape[1],
-            BP=16, BD=128, BS=triton.next_power_of_2(most), BW=1024,
+            BP=16, BD=min(512, triton.next_power_of_2(D)), BS=triton.next_power_of_2(most), BW=1024, num_warps=8,
         )  # fmt: skip
-    check.close(rows)
+    check.close(rows, queries)
     return ranks

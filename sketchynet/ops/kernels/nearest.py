@@ -200,12 +200,12 @@ def _take_in(
 def nearest_triton(queries: Tensor, rows: GalleryRows, k: int) -> Nearest:
     """As `nearest`, of checked queries, B ≥ 1, k ≤ MOST."""
     queries = rows_in_place(queries)
-    check = DeferredCheck(queries.device)
-    squares, parts, _, _ = measured(queries, torch.empty_like(check.bad))
+    check = DeferredCheck("nearest", queries.device)
+    squares, parts, _, _ = measured(queries, check.queries)
     asked, best = Queries(queries, parts, squares), Best(len(queries), k, queries.device)
     for first, chunk in rows.chunks(chunk_rows(queries.shape[1], queries.dtype), START):
         chunk = rows_in_place(chunk)
-        g_squares, chunk_parts, _, _ = measured(chunk, check.bad, first)
+        g_squares, chunk_parts, _, _ = measured(chunk, check.gallery, first)
         _take_in(best, asked, first, chunk, chunk_parts, g_squares)
-    check.close(rows)
+    check.close(rows, queries)
     return best.close(queries.dtype)

@@ -36,6 +36,7 @@ from sketchynet.ops.kernels.tiles import (
     size_class,
 )
 from sketchynet.ops.pairwise_distance import product_error
+from sketchynet.ops.panels import gradient_type
 
 PANEL_SHARE = 3
 """A panel's weights have at most so many times the elements of all embeddings."""
@@ -232,7 +233,7 @@ def finish_kernel(
     sketch_products, photo_products,  # float32 (K, B, W), (B, W): products of the weights, their sums at column Ds
     t_own, s_own,  # float32 (B,), (K, B)
     scales, pair,  # float32 (3,), ()
-    sketch_gradient, photo_gradient,  # float32 (K, B, Ds), (B, Ds)
+    sketch_gradient, photo_gradient,  # (K, B, Ds), (B, Ds)
     B, K, Ds, W, delta, own_share,
     BP: tl.constexpr, BD: tl.constexpr,
 ):  # fmt: skip
@@ -256,9 +257,11 @@ def finish_kernel(
         product = tl.load(sketch_products + at[:, None] * W + d[None, :], mask=held, other=0.0)
         total = tl.load(sketch_products + at * W + Ds)[:, None]
         apart = pull[:, None] * (x - y)
-        tl.store(sketch_gradient + at[:, None] * Ds + d[None, :], per_pair * (total * x - product) + apart, mask=held)
+        gradient = (per_pair * (total * x - product) + apart).to(sketch_gradient.dtype.element_ty)
+        tl.store(sketch_gradient + at[:, None] * Ds + d[None, :], gradient, mask=held)
         photo -= apart
-    tl.store(photo_gradient + row[:, None] * Ds + d[None, :], photo, mask=held)
+    narrow = photo.to(photo_gradient.dtype.element_ty)
+    tl.store(photo_gradient + row[:, None] * Ds + d[None, :], narrow, mask=held)
 
 
 huber_tuned = Tuned(
@@ -267,6 +270,7 @@ huber_tuned = Tuned(
         config(8, 3, BM=128, BN=128, BK=64, GROUP=8),
         config(8, 4, BM=128, BN=128, BK=32, GROUP=8),
         config(8, 3, BM=64, BN=128, BK=64, GROUP=8),
+        config(4, 3, BM=64, BN=128, BK=64, GROUP=8),
         config(4, 4, BM=64, BN=64, BK=64, GROUP=8),
     ],
     key=["SIZE", "K", "Dt", "Ds", "LOSS", "STORE", "UNIT", "MIRROR", "T_PRECISION", "S_PRECISION"],
@@ -424,8 +428,9 @@ def relational_triton(
     if gradients and photo_products is None:
         photo_products = torch.zeros((B, width), dtype=torch.float32, device=device)
     loss = total()[0]
-    sketch_gradient = torch.empty(ss.shape if gradients else (0,), dtype=torch.float32, device=device)
-    photo_gradient = torch.empty(sp.shape if gradients else (0,), dtype=torch.float32, device=device)
+    held = gradient_type(sp.dtype)
+    sketch_gradient = torch.empty(ss.shape if gradients else (0,), dtype=held, device=device)
+    photo_gradient = torch.empty(sp.shape if gradients else (0,), dtype=held, device=device)
     if gradients:
         finish_kernel[(triton.cdiv(B, 4), triton.cdiv(Ds, 256))](
             batch.packed, sketch_products, photo_products, batch.t_own, batch.s_own, scales, pair,

@@ -5,6 +5,7 @@ Shapes: BM rows of a and BN rows of b in a tile, BK elements of the embedding in
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -63,10 +64,18 @@ DESCRIPTORS_SINCE = (9, 0)
 """Compute capability from which on a GPU copies tiles by tensor descriptors."""
 
 
+@functools.cache
+def device_properties(device: torch.device) -> Any:
+    """As torch's, which takes several microseconds a call."""
+    return torch.cuda.get_device_properties(device)
+
+
 def described(device: torch.device) -> bool:
     """Whether kernels take their rows by tensor descriptors, else by pointers."""
-    capability = (9, 0) if interpreting() else torch.cuda.get_device_capability(device)
-    return capability >= DESCRIPTORS_SINCE
+    if interpreting():
+        return DESCRIPTORS_SINCE <= (9, 0)
+    found = device_properties(device)
+    return (found.major, found.minor) >= DESCRIPTORS_SINCE
 
 
 def rows_in_place(tensor: Tensor) -> Tensor:
@@ -159,7 +168,7 @@ class Tuned:
 
     def _fastest(self, grid: Any, arguments: Any, meta: Any, named: dict[str, Any]) -> triton.Config:
         held = [t.base if isinstance(t, TensorDescriptor) else t for t in (named[o] for o in self.operands)]
-        device = torch.cuda.get_device_name(held[0].device)
+        device = device_properties(held[0].device).name
         key = (device, *(t.dtype for t in held), *(named[name] for name in self._key))
         if key in self.best:
             return self.best[key]

@@ -89,3 +89,11 @@ def test_the_check_behind_the_kernels_names_the_row(value: float, monkeypatch: p
     monkeypatch.setattr(kernels, "chunk_rows", lambda *_: 20)
     with pytest.raises(InputError, match="gallery row 23 of 40 is not finite"):
         match_rank(queries[:3], gallery[:40], target[:3] % 20, backend="triton")
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_the_check_of_queries_names_the_row() -> None:
+    queries, gallery, target = embeddings("random", torch.float32)
+    queries[3, 1] = float("nan")
+    with pytest.raises(InputError, match="query row 3 of 5 is not finite"):
+        match_rank(queries[:5], gallery[:40], target[:5] % 20, backend="triton")
