@@ -1,0 +1,35 @@
+"""The sets made of the built-in recipes are valid, and vary what they say."""
+
+from __future__ import annotations
+
+import pytest
+
+from sketchynet.recipes import find_recipe
+from sketchynet.recipes.experiments import EXPERIMENTS, find_experiment
+
+
+@pytest.mark.parametrize("base", ["qmul_v1", "qmul_v1_gpu", "procedural"])
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_configurations_are_valid_and_differ(name: str, base: str) -> None:
+    experiment = find_experiment(name, find_recipe(base))
+    recipes = {variant.name: experiment.recipe(variant, 3) for variant in experiment.variants}
+    assert experiment.reference in recipes and len(recipes) == len(experiment.variants) >= 2
+    assert all(recipe.seed == 3 and recipe.name.startswith(base) for recipe in recipes.values())
+    settings = {recipe.model_dump_json(exclude={"name", "description"}) for recipe in recipes.values()}
+    names = {recipe.name for recipe in recipes.values()}
+    assert len(settings) == len(names) == len(recipes)
+    assert [experiment.position(variant) for variant in experiment.variants] == list(range(len(recipes)))
+    for variant in experiment.variants:
+        if not variant.teacher:
+            assert recipes[variant.name].student.distillation.ranking_share == 1.0
+        if experiment.compare != "v2":
+            assert not recipes[variant.name].selector.train
+
+
+def test_one_canvas_alone_and_one_side_reduced() -> None:
+    base = find_recipe("qmul_v1")
+    canvases = find_experiment("canvases", base)
+    assert [canvases.recipe(v, 0).student.canvases for v in canvases.variants] == [(32, 64, 128, 256), (32,), (64,), (128,), (256,)]
+    resolution = find_experiment("resolution", base)
+    sizes = [(r.student.canvases, r.student.photo_size) for r in (resolution.recipe(v, 0) for v in resolution.variants)]
+    assert sizes == [((256,), 256), *(((s,), 256) for s in (32, 64, 128)), *(((256,), s) for s in (32, 64, 128))]
