@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
+from typing import IO
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from scipy import ndimage
 
 from sketchynet.errors import InputError
@@ -23,14 +24,15 @@ _OBJECT_BELOW = 240
 """A pixel with a channel darker than this belongs to the object of a product photo, not to its white ground."""
 
 
-def read_photo(path: Path, size: int, *, fit: bool = False) -> np.ndarray:
+def read_photo(path: Path, size: int, *, fit: bool = False, file: IO[bytes] | None = None) -> np.ndarray:
     """uint8 (size, size, 3), RGB: the photo, turned upright, on white where it is transparent.
 
     The aspect ratio is kept; what is left of the square is white. With `fit`, a product photo on white is
     cropped to the object and fitted into the frame as sketches are (FRAME_MARGIN), so that both show the object
-    in one size. Raises InputError, naming the file, where it is missing or cannot be decoded.
+    in one size. With `file`, its content is read from there. Raises InputError, naming the file, where it is missing
+    or cannot be decoded.
     """
-    image = _open(path, "RGB")
+    image = _open(path, "RGB", file)
     box = _object_box(image) if fit else None
     if box is not None:
         image = image.crop(box)
@@ -105,13 +107,13 @@ class InkShape:
         return self.difference(other) <= SAME_DRAWING
 
 
-def _open(path: Path, mode: str) -> Image.Image:
+def _open(path: Path, mode: str, content: IO[bytes] | None = None) -> Image.Image:
     """The decoded picture in `mode` (RGB or L), turned upright, transparent parts white."""
     try:
         with warnings.catch_warnings():
             # Pillow only warns of a picture up to twice its limit; it would be decoded all the same.
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as file:
+            with Image.open(content or path) as file:
                 image = ImageOps.exif_transpose(file)
                 if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
                     image = image.convert("RGBA")
@@ -126,8 +128,9 @@ def _open(path: Path, mode: str) -> Image.Image:
         ) from error
     except (OSError, ValueError, SyntaxError, EOFError, TypeError, IndexError, OverflowError) as error:
         # Pillow tells a broken file by any of these, depending on the format.
+        fault = "no picture format that is known" if isinstance(error, UnidentifiedImageError) else error
         raise InputError(
-            f"{path}: the image cannot be read ({error}); it may be truncated: fetch it again or remove its entry"
+            f"{path}: the image cannot be read ({fault}); it may be truncated: fetch it again or remove its entry"
         ) from error
 
 

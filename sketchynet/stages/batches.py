@@ -164,7 +164,11 @@ def prefetched(
 
 def clean_photos(pairs: PairedSet, rows: np.ndarray, size: int) -> torch.Tensor:
     """uint8 (n, size, size, 3): photos as they are, resized."""
-    images = np.asarray(pairs.photos[rows])
-    generators = [np.random.default_rng(0)] * len(rows)
-    still = np.zeros(len(rows), dtype=bool)
-    return torch.from_numpy(augment_photos(images, PhotoAugmentation(), generators, still, size))
+    return resized(np.asarray(pairs.photos[rows]), size)
+
+
+def resized(photos: np.ndarray, size: int) -> torch.Tensor:
+    """uint8 (n, size, size, 3): decoded photos, uint8 (n, H, W, 3), as a network that is not being trained sees them."""
+    generators = [np.random.default_rng(0)] * len(photos)
+    still = np.zeros(len(photos), dtype=bool)
+    return torch.from_numpy(augment_photos(photos, PhotoAugmentation(), generators, still, size))

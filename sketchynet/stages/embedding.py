@@ -12,7 +12,7 @@ from sketchynet.data.pairs import PairedSet
 from sketchynet.models import Embedder, Ensemble
 from sketchynet.raster import rasterize
 from sketchynet.sketch import SketchBatch
-from sketchynet.stages.batches import clean_photos
+from sketchynet.stages.batches import clean_photos, resized
 
 _CHUNK = 32
 
@@ -50,6 +50,15 @@ def embed_photos(network: EmbeddingNetwork, pairs: PairedSet, rows: np.ndarray, 
         return (network.embed_photos(clean_photos(pairs, rows[part], size).to(device)),)
 
     return in_chunks(network, len(rows), chunk)[0] if len(rows) else torch.zeros(0, network.dim)
+
+
+def embed_images(network: EmbeddingNetwork, photos: np.ndarray, size: int) -> torch.Tensor:
+    """float32 (n, D) on the CPU: decoded photos, uint8 (n, H, W, 3), resized to ``size``; as :func:`embed_photos`."""
+
+    def chunk(part: np.ndarray, device: torch.device) -> tuple[torch.Tensor]:
+        return (network.embed_photos(resized(photos[part], size).to(device)),)
+
+    return in_chunks(network, len(photos), chunk)[0] if len(photos) else torch.zeros(0, network.dim)
 
 
 def in_chunks(

@@ -1,0 +1,141 @@
+"""Embedding a photo collection shard by shard: the work of one process, wherever it runs."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from sketchynet.config import load_recipe
+from sketchynet.data.collection import PhotoCollection, read_many
+from sketchynet.data.embeddings import ShardFolder
+from sketchynet.errors import InputError
+from sketchynet.stages.embedding import EmbeddingNetwork, embed_images
+from sketchynet.stages.networks import read_embedder, read_full_network
+from sketchynet.stages.run_folder import RunFolder
+
+
+@dataclass(frozen=True)
+class PhotoInput:
+    """How a photo becomes the input of a network: as in the training that the network comes from."""
+
+    decoded: int
+    """Side to which photos are decoded (``data.photo_size``)."""
+    size: int
+    """Side that the network sees."""
+    fit: bool
+    """Whether product photos are cropped to the object and fitted into the frame."""
+
+
+class Found(NamedTuple):
+    """A trained network with what embedding needs to know of it."""
+
+    network: EmbeddingNetwork
+    photos: PhotoInput
+    about: dict[str, Any]
+    """For the record: where the network lies, and a hash of its weights."""
+
+
+def find_network(place: Path, name: str = "student", *, photo_size: int | None = None) -> Found:
+    """The network of a finished run, or of a checkpoint folder, in evaluation mode.
+
+    Args:
+        place: folder of a run; or of one checkpoint, whose run is found above it, or else ``photo_size`` is needed.
+        name: of a run: ``student``, ``direct`` or ``full``.
+    """
+    if (place / "network.safetensors").is_file():
+        run = next((RunFolder(folder) for folder in place.resolve().parents[:2] if RunFolder(folder).recipe.is_file()), None)
+        folders, full = [place], False
+    else:
+        run = RunFolder(place)
+        if not run.recipe.is_file():
+            raise InputError(f"{place} is neither a run (no recipe.json) nor a checkpoint (no network.safetensors)")
+        full = name == "full"
+        members = load_recipe(run.recipe).teacher.members if full else 1
+        folders = [run.final(run.teacher(member)) for member in range(members)] if full else [run.final(name)]
+    missing = next((folder for folder in folders if not (folder / "network.safetensors").is_file()), None)
+    if missing is not None:
+        raise InputError(f"{place} has no finished network {missing.parent.name!r}; let `sketchynet train --resume` finish it")
+    if run is None and photo_size is None:
+        raise InputError(f"{place} lies in no run that tells its photo size; give --photo-size")
+    flip, photos = False, None
+    if run is not None:
+        recipe = load_recipe(run.recipe)
+        if recipe.recognition is not None:
+            raise InputError(f"{run.root} is a run of recognition: its networks were never shown a photo")
+        teacher = full or place.resolve().parent.name.startswith("teacher-")
+        flip = full and recipe.teacher.flip
+        size = photo_size or (recipe.teacher.canvas if teacher else recipe.student.photo_size)
+        photos = PhotoInput(recipe.data.photo_size, size, bool(recipe.data.options.get("fit_photos", False)))
+    elif photo_size is not None:
+        photos = PhotoInput(photo_size, photo_size, False)
+    assert photos is not None
+    digest = hashlib.sha256(bytes([flip]))
+    for folder in folders:
+        digest.update((folder / "network.safetensors").read_bytes())
+    network = read_full_network(folders, flip=flip) if full else read_embedder(folders[0])
+    about = {"weights": digest.hexdigest()[:16], "dim": network.dim, "photo_size": photos.size,
+             "decoded_size": photos.decoded, "fit_photos": photos.fit}
+    return Found(network, photos, about)
+
+
+@dataclass(frozen=True)
+class Shard:
+    """What one shard came to."""
+
+    number: int
+    rows: int
+    skipped: list[list[str]]
+    """[id, message] of every photo that could not be read."""
+
+
+@dataclass(frozen=True)
+class EmbeddingJob:
+    """Everything a process needs to make any shard; picklable."""
+
+    network: EmbeddingNetwork
+    photos: PhotoInput
+    collection: PhotoCollection
+    folder: ShardFolder
+    shard_size: int
+    skip_bad: bool
+
+    @property
+    def shards(self) -> int:
+        """Shards of the whole collection."""
+        return -(-len(self.collection.ids) // self.shard_size)
+
+    def ids(self, number: int) -> tuple[str, ...]:
+        """The photos of a shard."""
+        return self.collection.ids[number * self.shard_size : (number + 1) * self.shard_size]
+
+    def read(self, number: int) -> tuple[np.ndarray, list[str], list[list[str]]]:
+        """Decoded photos of a shard, their ids, and the faults of the others."""
+        return read_many(self.collection, self.ids(number), self.photos.decoded, fit=self.photos.fit)
+
+    def write(self, number: int, photos: np.ndarray, ids: list[str], skipped: list[list[str]]) -> Shard:
+        """Embeds a decoded shard and writes it; with a fault that may not be skipped nothing is written."""
+        if self.skip_bad or not skipped:
+            embeddings = embed_images(self.network, photos, self.photos.size).numpy()
+            bad = ~np.isfinite(embeddings).all(axis=1)
+            if bad.any():
+                raise InputError(f"the embedding of {ids[int(bad.argmax())]} is not finite: the network has diverged")
+            self.folder.write(number, embeddings, ids, skipped)
+        return Shard(number, len(ids), skipped)
+
+
+def embed_here(job: EmbeddingJob, numbers: list[int]) -> Iterator[Shard]:
+    """Makes shards in this process, the next one decoded while one is embedded."""
+    with ThreadPoolExecutor(max_workers=1) as reader:
+        upcoming = reader.submit(job.read, numbers[0]) if numbers else None
+        for place, number in enumerate(numbers):
+            assert upcoming is not None
+            photos, ids, skipped = upcoming.result()
+            if place + 1 < len(numbers):
+                upcoming = reader.submit(job.read, numbers[place + 1])
+            yield job.write(number, photos, ids, skipped)
