@@ -8,11 +8,12 @@ from sketchynet.errors import InputError
 from sketchynet.tracking.compare import compare, parent_artifacts
 from sketchynet.tracking.environment import environment
 from sketchynet.tracking.jsonl import JournalTracker, NullTracker, Tracker, read_journal
-from sketchynet.tracking.mlflow_store import Imported, MlflowTracker, import_journal
+from sketchynet.tracking.live import MlflowTracker, delivery_status, push
+from sketchynet.tracking.mlflow_store import Imported, import_journal
 
 __all__ = [
-    "Imported", "JournalTracker", "MlflowTracker", "NullTracker", "Tracker", "compare", "environment",
-    "import_journal", "make_tracker", "parent_artifacts", "read_journal",
+    "Imported", "JournalTracker", "MlflowTracker", "NullTracker", "Tracker", "compare", "delivery_status",
+    "environment", "import_journal", "make_tracker", "parent_artifacts", "push", "read_journal",
 ]
 
 

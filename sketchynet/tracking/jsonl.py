@@ -15,6 +15,7 @@ Rows (all carry `time`, seconds since 1970, and `kind`):
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -36,6 +37,9 @@ Row = dict[str, Any]
 
 class Tracker(Protocol):
     """Where the reports of a pipeline go. Only the driver process holds one; workers report to the driver."""
+
+    def check(self) -> None:
+        """Raises InputError where a new run's reports could not go; writes nothing."""
 
     def start(self, name: str, params: Mapping[str, Any], tags: Mapping[str, str]) -> None:
         """Open the parent run; a run directory that holds `tracking.json` continues its run."""
@@ -63,6 +67,9 @@ class Tracker(Protocol):
 class NullTracker:
     """Keeps nothing (`--track none`)."""
 
+    def check(self) -> None:
+        pass
+
     def start(self, name: str, params: Mapping[str, Any], tags: Mapping[str, str]) -> None:
         pass
 
@@ -89,6 +96,9 @@ class JournalTracker:
         self.run_directory = Path(run_directory)
         self.journal_path = self.run_directory / JOURNAL_NAME
         self.state: dict[str, Any] = {}
+
+    def check(self) -> None:
+        pass
 
     def start(self, name: str, params: Mapping[str, Any], tags: Mapping[str, str]) -> None:
         self.run_directory.mkdir(parents=True, exist_ok=True)
@@ -129,10 +139,16 @@ class JournalTracker:
         if not self.state:
             raise RuntimeError("the tracker was not started: call start() before any report")
         row = {"time": round(time.time(), 3), **row}
-        line = json.dumps(row, allow_nan=False) + "\n"
+        line = (json.dumps(row, allow_nan=False) + "\n").encode()
         # One write of one whole line in append mode: a killed process leaves at most one torn last line.
-        with open(self.journal_path, "ab", buffering=0) as file:
-            file.write(line.encode())
+        try:
+            with open(self.journal_path, "ab", buffering=0) as file:
+                if file.write(line) != len(line):  # what a full disk does to a line's end
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            mend_journal(self.journal_path)
+            raise InputError(f"cannot write the journal {self.journal_path}: {error.strerror}; free some space or mend "
+                             "the folder, then continue with --resume") from error
         return row
 
 

@@ -7,10 +7,9 @@ import all go on where the store stands, and nothing is logged twice.
 
 from __future__ import annotations
 
+import logging
 import os
 import re
-import time
-import warnings
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,17 +18,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from sketchynet.errors import InputError
 from sketchynet.tracking.jsonl import (
     JOURNAL_NAME,
-    JournalTracker,
     Row,
     flatten,
     journal_file,
     read_journal,
-    write_state,
 )
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
+    from mlflow.exceptions import MlflowException
 
 DEFAULT_URI = "sqlite:///mlflow.db"
 JOURNAL_TAG = "sketchynet.journal"
@@ -38,6 +36,8 @@ STAGE_TAG = "sketchynet.stage"
 PARENT_TAG = "mlflow.parentRunId"
 TEST_PREFIX = "test/"
 
+_log = logging.getLogger(__name__)
+
 # MLflow's limits for one call and one value.
 METRICS_A_CALL = 1000
 PARAMS_A_CALL = 100
@@ -45,8 +45,12 @@ KEY_LENGTH = 250
 PARAM_LENGTH = 6000
 TAG_LENGTH = 8000
 
-FLUSH_SECONDS = 30.0
-RETRY_SECONDS = 300.0
+HTTP_SETTINGS = {
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",  # seconds; MLflow's own 120, seven times over, is a hang of minutes
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",  # whoever sends tries again, from where the store stands by then
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+}
+"""Set where the environment does not say otherwise."""
 
 
 def resolve_uri(uri: str | None) -> str:
@@ -57,8 +61,10 @@ def resolve_uri(uri: str | None) -> str:
 
 
 def open_client(uri: str | None) -> MlflowClient:
-    """A client of the store. Raises InputError where MLflow is not installed or the store cannot be opened."""
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    """A client of the store. Raises InputError where MLflow is not installed or the store cannot be opened; within
+    seconds where a server does not answer."""
+    for name, value in HTTP_SETTINGS.items():
+        os.environ.setdefault(name, value)
     try:
         from mlflow import MlflowClient
         from mlflow.exceptions import MlflowException
@@ -73,7 +79,7 @@ def open_client(uri: str | None) -> MlflowClient:
         client = MlflowClient(tracking_uri=uri)
         client.search_experiments(max_results=1)
     except MlflowException as error:
-        raise InputError(f"MLflow cannot open the store {uri}: {error.message}; give another one with "
+        raise InputError(f"MLflow cannot open the store {uri}: {_reason(error)}; give another one with "
                          "--tracking-uri (such as sqlite:///mlflow.db), or use --track jsonl") from error
     return client
 
@@ -224,7 +230,7 @@ class Projector:
     def _log_artifact(self, run_id: str, shown: str) -> None:
         path = self.run_directory / shown
         if not path.exists():
-            warnings.warn(f"artifact {path} is gone and was not brought into MLflow", stacklevel=2)
+            _log.warning("artifact %s is gone and was not brought into MLflow", path)
             return
         inside = Path(shown).parent.as_posix() if not Path(shown).is_absolute() else "."
         folder = None if inside == "." else inside
@@ -244,83 +250,41 @@ class Projector:
             if run is not None and run.info.lifecycle_stage == "active" \
                     and run.info.experiment_id == self.experiment:
                 return run
-        found = self.client.search_runs([self.experiment], f"tags.`{JOURNAL_TAG}` = '{self.journal}'",
-                                        max_results=1)
-        return found[0] if found else None
+        found = self._tagged(JOURNAL_TAG, self.journal)
+        return max(found, key=lambda run: int(run.data.tags.get(ROWS_TAG, "0")), default=None)
 
     def _find_stages(self, parent: str) -> dict[str, str]:
-        runs = self.client.search_runs([self.experiment], f"tags.`{PARENT_TAG}` = '{parent}'", max_results=1000)
-        return {run.data.tags[STAGE_TAG]: run.info.run_id for run in runs if STAGE_TAG in run.data.tags}
+        fullest_last = sorted(self._tagged(PARENT_TAG, parent), key=lambda run: len(run.data.metrics) + len(run.data.params))
+        return {run.data.tags[STAGE_TAG]: run.info.run_id for run in fullest_last if STAGE_TAG in run.data.tags}
 
+    def _tagged(self, tag: str, value: str) -> list[Run]:
+        return list(self.client.search_runs([self.experiment], f"tags.`{tag}` = '{value}'", max_results=1000))
 
-class MlflowTracker(JournalTracker):
-    """The journal, and live MLflow runs made from it.
+    def remove_twins(self) -> None:
+        """Delete runs that a server opened for a request which had timed out here, and was sent again.
 
-    A store that cannot be opened at the start raises, before any training is spent. One that fails later
-    costs no results: they stay in the journal, a warning says so, and sending is tried again.
-    """
-
-    def __init__(self, run_directory: Path, experiment: str, uri: str | None) -> None:
-        super().__init__(run_directory)
-        self.experiment = experiment
-        self.uri = resolve_uri(uri)
-        self._projector: Projector | None = None
-        self._rows: list[Row] = []
-        self._next_flush = 0.0
-        self._failed = False
-
-    def start(self, name: str, params: Mapping[str, Any], tags: Mapping[str, str]) -> None:
-        open_client(self.uri)  # before anything is written
-        super().start(name, params, tags)
-        known = self.state.get("mlflow", {})
-        same = known.get("uri") == self.uri and known.get("experiment") == self.experiment
-        self._projector = Projector(self.uri, self.experiment, self.state["journal"], self.run_directory,
-                                    known.get("runs") if same else None)
-        self._rows = read_journal(self.journal_path)
-        self._flush(self._projector)
-
-    def end(self, status: str) -> None:
-        self._next_flush = 0.0
-        super().end(status)
-        projector = self._projector
-        if projector is not None and projector.rows < len(self._rows):
-            warnings.warn(
-                f"{len(self._rows) - projector.rows} reports did not reach MLflow ({self.uri}); none is lost: bring "
-                f"them in with `sketchynet compare --import {self.journal_path}`", stacklevel=2)
-
-    def _write(self, row: Row) -> Row:
-        row = super()._write(row)
-        if self._projector is not None:
-            self._rows.append(row)
-            # A server that is away must not hold up every stage: it is tried again after a while, and at the end.
-            boundary = row["kind"] != "metrics" and not self._failed
-            if boundary or time.monotonic() >= self._next_flush:
-                self._flush(self._projector)
-        return row
-
-    def _flush(self, projector: Projector) -> None:
-        """Send what the journal holds and the store does not."""
-        before = dict(projector.runs)
-        try:
-            projector.project(self._rows)
-        except Exception as error:  # noqa: BLE001 (whatever a store raises, training must not end for it)
-            self._failed = True
-            self._next_flush = time.monotonic() + RETRY_SECONDS
-            warnings.warn(f"MLflow ({self.uri}) did not take the reports: {error}; they are safe in "
-                          f"{self.journal_path}, and sending is tried again", stacklevel=2)
-        else:
-            self._failed = False
-            self._next_flush = time.monotonic() + FLUSH_SECONDS
-        if projector.runs != before or "mlflow" not in self.state:
-            self.state["mlflow"] = {"uri": self.uri, "experiment": self.experiment, "runs": projector.runs}
-            write_state(self.run_directory, self.state)
+        Metrics and tags that arrive twice are one in the store; opened runs are two.
+        """
+        if "" not in self.runs:
+            return
+        found = self._tagged(JOURNAL_TAG, self.journal)
+        for parent in {self.runs[""], *(run.info.run_id for run in found)}:
+            found += [run for run in self._tagged(PARENT_TAG, parent) if STAGE_TAG in run.data.tags]
+        for run_id in {run.info.run_id for run in found} - set(self.runs.values()):
+            self.client.delete_run(run_id)
 
 
 class Imported(NamedTuple):
-    """What an import did: the parent run, and how many journal rows were new to the store."""
+    """What an import did."""
 
     run_id: str
+    """Of the parent."""
     new_rows: int
+    """Of the journal, new to the store."""
+    rows: int
+    """Of the journal, all of which the store holds."""
+    runs: dict[str, str]
+    """Stage ("" is the parent) to run id."""
 
     def __str__(self) -> str:
         return f"imported {self.new_rows} new reports into run {self.run_id}"
@@ -337,7 +301,8 @@ def import_journal(path: Path, experiment: str = "sketchynet", uri: str | None =
         raise InputError(f"{path} does not begin with a run_start row; give the {JOURNAL_NAME} of a run directory")
     projector = Projector(uri, experiment, rows[0]["journal"], path.resolve().parent)
     new = projector.project(rows)
-    return Imported(projector.runs[""], new)
+    projector.remove_twins()
+    return Imported(projector.runs[""], new, projector.rows, dict(projector.runs))
 
 
 def parent_runs(experiment: str, uri: str | None) -> list[Run]:
@@ -355,6 +320,16 @@ def parent_runs(experiment: str, uri: str | None) -> list[Run]:
         token = page.token
         if not token:
             return [run for run in runs if PARENT_TAG not in run.data.tags]
+
+
+def _reason(error: MlflowException) -> str:
+    """What MLflow says, without the layers of an HTTP client around it."""
+    message = str(error.message)
+    if "Connection refused" in message:
+        return "nobody listens there (connection refused)"
+    if "timed out" in message or "timeout" in message:
+        return f"no answer within {os.environ['MLFLOW_HTTP_REQUEST_TIMEOUT']} seconds"
+    return message
 
 
 def _sqlite_file(uri: str) -> Path | None:
