@@ -82,6 +82,14 @@ def test_versions_agree() -> None:
     assert images == {".".join(version("sketchynet").split(".")[:2])}
 
 
+def test_on_premise_file_mounts_all_that_the_build_reads() -> None:
+    mounts = _read("local")["file_mounts"]
+    assert all(place == f"~/sketchynet/{source}" for place, source in mounts.items())
+    text = (CLUSTER / "Containerfile").read_text()
+    copied = {word for line in text.splitlines() if line.startswith("COPY") for word in line.split()[1:-1]}
+    assert set(mounts.values()) == copied - {"cluster/train.py"}  # `ray submit` brings the entry point
+
+
 def test_container_file_copies_all_that_the_build_reads() -> None:
     text = (CLUSTER / "Containerfile").read_text()
     copied = {word for line in text.splitlines() if line.startswith("COPY") for word in line.split()[1:-1]}
