@@ -10,7 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sketchynet.cli_data import add_data_commands
+from sketchynet.cli_embed import add_embed_command
 from sketchynet.cli_results import add_results_commands, set_threads
+from sketchynet.cli_track import add_track_commands
 from sketchynet.errors import InputError
 from sketchynet.version import __version__
 
@@ -29,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"sketchynet: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("sketchynet: interrupted; train --resume RUN, or the same data command again, goes on where it was", file=sys.stderr)
+        print("sketchynet: interrupted; train --resume RUN, or the same command again (data, embed), goes on where it was", file=sys.stderr)
         return 130
 
 
@@ -71,6 +73,8 @@ def parser() -> argparse.ArgumentParser:
     recipes = _command(commands, "recipes", _recipes, "list the built-in recipes, or print one as JSON")
     recipes.add_argument("name", nargs="?")
 
+    add_embed_command(commands, _command)
+    add_track_commands(commands, _command)
     add_results_commands(commands, _command, _places, _execution)
     add_data_commands(commands, _command, _places)
     return top
@@ -86,6 +90,10 @@ def _execution(command: argparse.ArgumentParser) -> None:
     command.add_argument("--workers", type=int, default=0, metavar="N", help="0: in this process; N: on Ray")
     command.add_argument("--actors", type=int, default=2, metavar="N", help="rollout actors on Ray (default 2)")
     command.add_argument("--actor-gpus", type=float, default=0.0, metavar="SHARE", help="share of a GPU for each of them")
+    command.add_argument(
+        "--wait", type=float, default=0.0, metavar="SECONDS", help="time for a cluster to grow to --workers (default 0)"
+    )
+    command.add_argument("--profile", action="store_true", help="trace some steps of every stage into RUN/profile")
     command.add_argument("--gpu", action="store_true", help="train on CUDA, one GPU a worker")
     command.add_argument("--threads", type=int, metavar="N", help="CPU threads of this process (with --workers 0)")
     command.add_argument("--track", choices=("mlflow", "jsonl", "none"), default="mlflow", help="where records go")
@@ -131,6 +139,8 @@ def _train(options: argparse.Namespace) -> None:
         actors=options.actors,
         actor_gpus=options.actor_gpus,
         gpu=options.gpu,
+        wait=options.wait,
+        profile=options.profile,
         track=options.track,
         tracking_uri=options.tracking_uri,
         experiment=options.experiment,

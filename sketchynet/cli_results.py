@@ -110,6 +110,8 @@ def _run(options: argparse.Namespace) -> None:
         workers=options.workers,
         actors=options.actors,
         gpu=options.gpu,
+        wait=options.wait,
+        profile=options.profile,
         track=options.track,
         tracking_uri=options.tracking_uri,
         experiment=experiment.name,

@@ -7,7 +7,6 @@ The driver (this process) alone owns the records and the progress bars; workers 
 from __future__ import annotations
 
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from sketchynet.plots import has_curves, training_curves
 from sketchynet.report import evaluation_table
 from sketchynet.results.summary import SUMMARY_NAME, summarise_run
 from sketchynet.stages.evaluate import evaluate, save_evaluation
+from sketchynet.stages.meters import MeteredRuntime
 from sketchynet.stages.networks import read_embedder
 from sketchynet.stages.rewards import in_chunks
 from sketchynet.stages.run_folder import RunFolder
@@ -62,6 +62,10 @@ class Execution:
     stages: tuple[str, ...] = STAGES
     max_failures: int = 2
     """Times that Ray starts the workers again after one of them died."""
+    wait: float = 0.0
+    """Seconds that a cluster is given to grow to what is asked."""
+    profile: bool = False
+    """Trace some steps of every stage, and what Ray ran where."""
 
 
 class Recorder:
@@ -140,21 +144,28 @@ def run_pipeline(recipe: Recipe, places: Places, execution: Execution) -> dict[s
         InputError: bad input, named; the run's folder keeps what was finished, ``--resume`` goes on.
     """
     folder = places.run
+    tracker = make_tracker(
+        execution.track, folder.root, experiment=execution.experiment, uri=execution.tracking_uri
+    )
+    # Before anything is written or spent: may the run be recorded, and is there a cluster for it?
+    tracker.check()
+    if execution.workers:
+        from sketchynet.distributed.cluster import prepare_cluster
+
+        processes = execution.workers if execution.gpu else max(execution.workers, execution.actors)
+        prepare_cluster(processes, gpu=execution.gpu, wait=execution.wait)
     folder.root.mkdir(parents=True, exist_ok=True)
     with run_lock(folder.kept):
         if folder.storage is not None:
             checkpoint.write_json(folder.pointer, {"storage": str(folder.storage)})
         checkpoint.write_json(folder.recipe, recipe.model_dump(mode="json"))
-        return _run_stages(recipe, places, execution)
+        return _run_stages(recipe, places, execution, tracker)
 
 
-def _run_stages(recipe: Recipe, places: Places, execution: Execution) -> dict[str, Any] | None:
+def _run_stages(recipe: Recipe, places: Places, execution: Execution, tracker: Tracker) -> dict[str, Any] | None:
     folder = places.run
     data = places.load(recipe, progress=True)
     task = task_of(recipe, data)
-    tracker = make_tracker(
-        execution.track, folder.root, experiment=execution.experiment, uri=execution.tracking_uri
-    )
     tracker.start(
         folder.root.name,
         recipe.model_dump(mode="json") | {"workers": execution.workers},
@@ -174,7 +185,8 @@ def _run_stages(recipe: Recipe, places: Places, execution: Execution) -> dict[st
 
 
 def _train_networks(recipe: Recipe, places: Places, execution: Execution, recorder: Recorder) -> None:
-    job = partial(train_networks, recipe=recipe, places=places, stages=execution.stages)
+    traces = places.run.root.resolve() / "profile" if execution.profile else None
+    job = partial(_train_metered, recipe=recipe, places=places, stages=execution.stages, traces=traces)
     if execution.workers == 0:
         job(LocalRuntime(device=_device(execution), listener=recorder))
         return
@@ -190,6 +202,17 @@ def _train_networks(recipe: Recipe, places: Places, execution: Execution, record
         gpu=execution.gpu,
         max_failures=execution.max_failures,
     )
+    if traces is not None:
+        from sketchynet.distributed.cluster import write_timeline
+
+        write_timeline(traces / "ray-timeline.json")
+        recorder(Report("", "artifact", payload={"path": str(traces / "ray-timeline.json")}))
+
+
+def _train_metered(
+    runtime: Runtime, *, recipe: Recipe, places: Places, stages: tuple[str, ...], traces: Path | None
+) -> None:
+    train_networks(MeteredRuntime(runtime, traces), recipe=recipe, places=places, stages=stages)
 
 
 def _device(execution: Execution) -> str:
@@ -281,6 +304,8 @@ def _keep_networks(places: Places, tracker: Tracker) -> None:
         if is_local(final):
             tracker.artifact(final, name)
             continue
-        with tempfile.TemporaryDirectory() as folder:
-            download(final, Path(folder) / "final")
-            tracker.artifact(Path(folder) / "final", name)
+        # Kept until it is sent, which may be long after the run.
+        here = places.run.root / "tracked" / name
+        if not here.exists():
+            download(final, here)
+        tracker.artifact(here, name)

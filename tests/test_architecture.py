@@ -19,9 +19,9 @@ LEVELS = [
     {"config", "checkpoint", "storage", "tables", "plots"},
     {"stages"},
     {"data_report", "distributed", "pictures", "recipes", "report", "results", "tracking"},
-    {"pipeline"},
+    {"bulk", "pipeline"},
     {"experiments"},
-    {"cli", "cli_data", "cli_results"},
+    {"cli", "cli_data", "cli_embed", "cli_results", "cli_track"},
 ]
 """A part of the package imports from its own level and from those above it in this list."""
 
