@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from sketchynet.distributed.interfaces import RoutedTorchConfig
 from sketchynet.distributed.runtime import TorchRuntime
 from sketchynet.distributed.session import connect, cores
 from sketchynet.errors import InputError
@@ -27,7 +28,7 @@ from sketchynet.storage import is_local
 import ray  # isort: skip  (after session, which sets Ray's environment)
 import ray.train  # isort: skip
 from ray.exceptions import RayActorError  # isort: skip
-from ray.train.torch import TorchConfig, TorchTrainer, get_device  # isort: skip
+from ray.train.torch import TorchTrainer, get_device  # isort: skip
 
 __all__ = ["run_training"]
 
@@ -135,7 +136,7 @@ def run_training(
     mailbox = Mailbox.remote()  # type: ignore[attr-defined]  # added by ray.remote
     trainer = TorchTrainer(
         _worker_function(job, mailbox, threads_per_worker, gpu),
-        torch_config=TorchConfig(backend="nccl" if gpu else "gloo"),
+        torch_config=RoutedTorchConfig(backend="nccl" if gpu else "gloo"),
         scaling_config=ray.train.ScalingConfig(num_workers=workers, use_gpu=gpu),
         run_config=ray.train.RunConfig(
             name=name,
