@@ -6,6 +6,7 @@ The driver (this process) alone owns the records and the progress bars; workers 
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -306,6 +307,7 @@ def _keep_networks(places: Places, tracker: Tracker) -> None:
             continue
         # Kept until it is sent, which may be long after the run.
         here = places.run.root / "tracked" / name
-        if not here.exists():
+        if not checkpoint.is_complete(here):
+            shutil.rmtree(here, ignore_errors=True)
             download(final, here)
         tracker.artifact(here, name)
