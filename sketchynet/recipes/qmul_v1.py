@@ -62,6 +62,7 @@ def qmul_v1() -> Recipe:
         ),
         student=StudentConfig(
             network=network,
+            canvases=(64, 128, 192, 256),
             canvases_per_step=3,
             optimization=OptimizationConfig(
                 epochs=20,
@@ -81,7 +82,9 @@ def qmul_v1() -> Recipe:
             folds=2,
             fold_epochs=16,
             views=4,
-            cost_weights=(0.05, 0.1, 0.2, 0.3),
+            gradient="expected",
+            budget=0.304,  # 0.2533 GFLOPs
+            cost_weights=(0.02, 0.05, 0.1, 0.2),
             optimization=OptimizationConfig(epochs=30, batch_size=64, learning_rate=3e-3, weight_decay=0.0),
         ),
     )

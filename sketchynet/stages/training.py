@@ -169,11 +169,12 @@ class _Run:
         if stage.optimization.averaging:
             decay = min(stage.optimization.averaging, self.updates / (self.updates + 9))
             # Running statistics are averaged like the weights that they belong to.
-            for name, value in self.network.state_dict().items():
-                if value.is_floating_point():
-                    self.average[name].lerp_(value, 1.0 - decay)
-                else:
-                    self.average[name].copy_(value)
+            values = self.network.state_dict()
+            floating = [name for name, value in values.items() if value.is_floating_point()]
+            for name in values.keys() - set(floating):
+                self.average[name].copy_(values[name])
+            # All at once: on a GPU a launch for each would take longer than what it does.
+            torch._foreach_lerp_([self.average[n] for n in floating], [values[n] for n in floating], 1.0 - decay)
 
     def _set_learning_rate(self, progress: float) -> None:
         settings = self.stage.optimization
