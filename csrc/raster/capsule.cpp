@@ -28,20 +28,20 @@ bool clip(Segment& s, double low, double high) {
 
 }  // namespace
 
-bool place(const float* a, const float* b, int size, Segment& s) {
+bool place(const float* a, const float* b, int size, double radius, Segment& s) {
     // One order for both directions of drawing, so that a reversed stroke gives the very same pixels.
-    s.reversed = b[1] < a[1] || (b[1] == a[1] && b[0] < a[0]);
-    const float *first = s.reversed ? b : a, *second = s.reversed ? a : b;
-    s.xa = first[0], s.ya = first[1], s.xb = second[0], s.yb = second[1];
-    const double beyond = (s.radius + 1) / size, low = -beyond, high = 1 + beyond;
+    const bool reversed = b[1] < a[1] || (b[1] == a[1] && b[0] < a[0]);
+    const float *first = reversed ? b : a, *second = reversed ? a : b;
+    s = {first[0], first[1], second[0], second[1]};
+    const double beyond = (radius + 1) / size, low = -beyond, high = 1 + beyond;
     if (std::min(s.xa, s.xb) >= low && std::max(s.xa, s.xb) <= high && s.ya >= low && s.yb <= high) return true;
     return clip(s, low, high);
 }
 
-WideCapsule make_wide_capsule(const Segment& s, int size) {
+WideCapsule make_wide_capsule(const Segment& s, double radius, bool erase, int size) {
     constexpr double kError = 1e-14;
     WideCapsule c{};
-    c.radius = s.radius * (1 + kError);
+    c.radius = radius * (1 + kError);
     c.x0 = s.xa * size, c.y0 = s.ya * size, c.x1 = s.xb * size, c.y1 = s.yb * size;
     const double dx = c.x1 - c.x0, dy = c.y1 - c.y0, length = std::sqrt(dx * dx + dy * dy);
     // The direction has uy >= 0; any will do for a dot.
@@ -50,7 +50,7 @@ WideCapsule make_wide_capsule(const Segment& s, int size) {
     c.left_start = c.y0 + across_y, c.left_end = c.y1 + across_y, c.left_x = c.x0 - across_x;
     c.right_start = c.y0 - across_y, c.right_end = c.y1 - across_y, c.right_x = c.x0 + across_x;
     c.slope = std::abs(dx) < 1e12 * dy ? dx / dy : 0.0;
-    c.erase = s.erase;
+    c.erase = erase;
     return c;
 }
 

@@ -18,7 +18,7 @@ const std::vector<Entry>& runnable() {
         __builtin_cpu_init();
         const bool popcnt = __builtin_cpu_supports("popcnt");
         if (popcnt && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-            __builtin_cpu_supports("avx512vl")) {
+            __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vpopcntdq")) {
             entries.push_back({"avx512", &kAvx512Kernel});
         }
         if (popcnt && __builtin_cpu_supports("avx2")) entries.push_back({"avx2", &kAvx2Kernel});

@@ -1,182 +1,153 @@
 // The inner loops, written over `Lanes`, which the including file defines in an unnamed namespace: a file for every
-// instruction set, compiled with its flags.
+// instruction set, compiled with its flags. All that is compiled for one instruction set has internal linkage and calls no
+// function of the standard library: a linker that merges inline functions could otherwise carry wide instructions into
+// portable code.
 
 namespace sketchynet {
 namespace {
 
-enum class Mode { kInk, kErase, kDoubted };
+inline int greater_int(int a, int b) { return a > b ? a : b; }
+inline int smaller_int(int a, int b) { return a < b ? a : b; }
 
-// Sets (or clears) the capsule's samples; kDoubted: only in the pixels that are marked as touched, whose samples lie
-// where `slots` (rows, size) says.
-template <Mode kMode>
-inline void draw_capsule(const Band& band, const Capsule& c, const std::uint16_t* slots = nullptr) {
-    using F = Lanes::Floats;
-    using I = Lanes::Ints;
-    constexpr int kBlock = Lanes::kCount;  // sub-lines a vector
-    constexpr int kBlocksPerRow = kLines / kBlock;
-    constexpr float kBlockHeight = static_cast<float>(kColumns) / kBlocksPerRow;
-    // Blocks and columns count from the capsule's own pixel; those inside the band are:
-    const int above = band.first_row - c.row, left_of = -c.column;
-    const int first = greater_int(0, above * kBlocksPerRow);
-    const int last = smaller_int(static_cast<int>(c.bottom * (1 / kBlockHeight)), (above + band.rows) * kBlocksPerRow - 1);
-    const int first_column = greater_int(0, left_of), last_column = band.size - 1 + left_of;
-    if (first > last || first_column > last_column) return;
+// Bits [from, to] of a row of pixels, both in the same word.
+inline std::uint64_t bits_between(int from, int to) { return ~std::uint64_t{0} >> (63 - (to - from)) << (from % 64); }
 
-    const F x0 = Lanes::set(c.x0), y0 = Lanes::set(c.y0), x1 = Lanes::set(c.x1), y1 = Lanes::set(c.y1);
-    const F radius_squared = Lanes::set(c.radius_squared), slope = Lanes::set(c.slope), zero = Lanes::set(0.0f);
-    const F left_start = Lanes::set(c.left_start), left_end = Lanes::set(c.left_end), left_x = Lanes::set(c.left_x);
-    const F right_start = Lanes::set(c.right_start), right_end = Lanes::set(c.right_end);
-    const F right_x = Lanes::set(c.right_x), top = Lanes::set(c.top), bottom = Lanes::set(c.bottom);
-    const F half = Lanes::set(0.5f);
-    const I pixel = Lanes::set(kColumns);
+struct LineTables {
+    alignas(64) std::int16_t left_half[kTileLines], right_half[kTileLines], numbers[kTileLines];
+};
 
-    Reach reach(c, kBlockHeight, first);
-    std::uint32_t* block_words = band.words + static_cast<std::ptrdiff_t>(c.column) * kLines +
-                                 static_cast<std::ptrdiff_t>(c.row - band.first_row) * band.size * kLines;
-    for (int block = first; block <= last; ++block, reach.next()) {
-        const int row = block / kBlocksPerRow;
-        const int column = greater_int(first_column, reach.first());
-        const int end_column = smaller_int(last_column, reach.last());
-        if (column > end_column) continue;
-        std::uint64_t* touched =
-            band.touched + static_cast<std::ptrdiff_t>(c.row + row - band.first_row) * band.touched_stride;
-        if (kMode == Mode::kDoubted && !any_bit(touched, column - left_of, end_column - left_of)) continue;
-        const F y = Lanes::add(Lanes::set(static_cast<float>(block) * kBlockHeight), Lanes::offsets());
-        const F d0 = Lanes::sub(y, y0), d1 = Lanes::sub(y, y1);
-        const F h0 = Lanes::sqrt(Lanes::max(Lanes::sub(radius_squared, Lanes::mul(d0, d0)), zero));
-        const F h1 = Lanes::sqrt(Lanes::max(Lanes::sub(radius_squared, Lanes::mul(d1, d1)), zero));
-        F left = Lanes::add(left_x, Lanes::mul(Lanes::sub(y, left_start), slope));
-        F right = Lanes::add(right_x, Lanes::mul(Lanes::sub(y, right_start), slope));
-        left = Lanes::sub_where_less(y, left_start, left, x0, h0);
-        left = Lanes::sub_where_less(left_end, y, left, x1, h1);
-        right = Lanes::add_where_less(y, right_start, right, x0, h0);
-        right = Lanes::add_where_less(right_end, y, right, x1, h1);
+constexpr LineTables line_tables() {
+    LineTables tables{};
+    for (int line = 0; line < kTileLines; ++line) {
+        tables.left_half[line] = static_cast<std::int16_t>(kTileSamples / 2 - stagger(line));
+        tables.right_half[line] = static_cast<std::int16_t>(kTileSamples / 2 + stagger(line));
+        tables.numbers[line] = static_cast<std::int16_t>(line);
+    }
+    return tables;
+}
 
-        // Samples [begin, end) of the line. What lies left of the capsule's pixel is cut off below, so that it does not
-        // matter which way a negative number is rounded.
-        const I shift = Lanes::set(column * kColumns);
-        I begin = Lanes::sub(Lanes::truncate_between(y, top, bottom, Lanes::add(left, half)), shift);
-        I end = Lanes::sub(Lanes::truncate_between(y, top, bottom, Lanes::add(right, half)), shift);
+template <bool kErase>
+inline void draw_capsule(const Band& band, const CapsuleBlock& c, int i) {
+    using V = Lanes::Vector;  // 16 bits a line
+    constexpr int kCount = Lanes::kCount;
+    alignas(64) static constexpr LineTables kTables = line_tables();
 
-        std::uint32_t* words = block_words + (static_cast<std::ptrdiff_t>(row) * band.size + column) * kLines +
-                               block % kBlocksPerRow * kBlock;
-        if (kMode == Mode::kDoubted) {
-            const std::uint16_t* slot = slots + static_cast<std::ptrdiff_t>(c.row + row - band.first_row) * band.size;
-            std::uint32_t* const samples = band.words + block % kBlocksPerRow * kBlock;
-            for (int at = column - left_of; at <= end_column - left_of; at += 64) {
-                std::uint64_t bits = bits_at(touched, at, end_column - left_of);
-                for (; bits; bits &= bits - 1) {
-                    const int place = at + __builtin_ctzll(bits);
-                    const I offset = Lanes::set((place + left_of - column) * kColumns);
-                    Lanes::mark<false>(samples + slot[place] * kLines, Lanes::sub(begin, offset), Lanes::sub(end, offset));
-                }
-            }
-            continue;
+    const int band_line = band.first_row * kLines;
+    const int first = greater_int(c.first[i], band_line);
+    const int last = smaller_int(c.last[i], band_line + band.rows * kLines - 1);
+    const int column = c.column[i], half = c.half[i], slope = c.slope[i], reach = c.reach[i];
+    const int line0 = c.line0[i], line1 = c.line1[i];
+    const Arc arc0 = c.arc0[i], arc1 = c.arc1[i];
+    const int low = greater_int(c.low[i], -column * kUnits);
+    const int high = smaller_int(c.high[i], (band.size - column) * kUnits - 1);
+    if (first > last || low > high) return;
+
+    const V x0_left = Lanes::set(c.x0_left[i]), x0_right = Lanes::set(c.x0_right[i]);
+    const V x1_left = Lanes::set(c.x1_left[i]), x1_right = Lanes::set(c.x1_right[i]);
+    const V left_side = Lanes::set(half + 1), right_side = Lanes::set(half);
+    const V zero = Lanes::set(0), samples_a_tile = Lanes::set(kTileSamples), samples_a_pixel = Lanes::set(kSamples);
+    // The centres of a tile's lines less that of its first, whole units and a fraction of 16 bits. What does not fit 16
+    // bits of whole units is cut off, and comes right again where the sum fits.
+    const V slope_whole = Lanes::set(slope >> 16), slope_fraction = Lanes::set(slope & 0xffff);
+    const auto lean_of = [&](int part) {
+        const V numbers = Lanes::load(kTables.numbers + part * kCount);
+        return Lanes::add(Lanes::multiply(numbers, slope_whole), Lanes::multiply_high(numbers, slope_fraction));
+    };
+    const auto fraction_of = [&](int part) {
+        return Lanes::multiply(Lanes::load(kTables.numbers + part * kCount), slope_fraction);
+    };
+    const V first_lean = lean_of(0), first_fraction = fraction_of(0);
+    const int tile = first & -kTileLines;
+    std::int64_t centre = static_cast<std::int64_t>(c.centre[i]) * 0x10000 + c.centre_fraction[i] +
+                          static_cast<std::int64_t>(tile - c.first[i]) * slope;
+    const int span = static_cast<int>((static_cast<std::int64_t>(slope) * (kCount - 1)) >> 16);
+    const int lean_left = smaller_int(span, 0) - half - 2, lean_right = greater_int(span, 0) + half + 2;
+
+    // Step by step, a vector's lines each.
+    int part = (first - tile) / kCount;
+    for (int line = tile + part * kCount; line <= last; line += kCount, ++part) {
+        if (part == kTileLines / kCount) {
+            part = 0;
+            centre += static_cast<std::int64_t>(slope) * kTileLines;
         }
-        for (int i = column; i <= end_column; ++i, words += kLines) {
-            Lanes::mark<kMode == Mode::kErase>(words, begin, end);
-            begin = Lanes::sub(begin, pixel);
-            end = Lanes::sub(end, pixel);
+        // Pixels that the step may reach: the lines of the edges bound a convex shape from outside.
+        const int at = static_cast<int>((centre + static_cast<std::int64_t>(slope) * part * kCount) >> 16);
+        const int first_pixel = greater_int(at + lean_left, low) >> 9, last_pixel = smaller_int(at + lean_right, high) >> 9;
+        static_assert(kUnits == 1 << 9);
+        if (first_pixel > last_pixel) continue;
+
+        const auto chord = [&](Arc arc, int own_line) {
+            return Lanes::load_any(arc + greater_int(smaller_int(line - own_line, reach), -reach - kTileLines));
+        };
+        const V h0 = chord(arc0, line0), h1 = chord(arc1, line1);
+        const V lean = kCount == kTileLines ? first_lean : lean_of(part);
+        const V fraction = kCount == kTileLines ? first_fraction : fraction_of(part);
+        const std::int64_t rounded = centre + 0x8000;
+        const V edge = Lanes::add(Lanes::add(lean, Lanes::set(static_cast<int>(rounded >> 16))),
+                                  Lanes::carry(fraction, Lanes::set(static_cast<int>(rounded & 0xffff))));
+        V left = Lanes::min(Lanes::sub_saturated(x0_left, h0), Lanes::sub_saturated(x1_left, h1));
+        V right = Lanes::max(Lanes::add_saturated(x0_right, h0), Lanes::add_saturated(x1_right, h1));
+        left = Lanes::min_on(c.left_first[i] - line, c.left_last[i] - line, left, Lanes::sub(edge, left_side));
+        right = Lanes::max_on(c.right_first[i] - line, c.right_last[i] - line, right, Lanes::add(edge, right_side));
+        right = Lanes::max(right, zero);
+
+        // Samples [begin, end) of each line, counted from the first pixel, for the left and the right halves of pixels.
+        const V shift = Lanes::set(first_pixel * 2 * kTileSamples);
+        const auto samples = [&](V x, const std::int16_t* table) {
+            const V staggered = Lanes::add_saturated(x, Lanes::load(table + line % kTileLines));
+            return Lanes::sub_clamped(Lanes::shift_right_4(staggered), shift);
+        };
+        V begin = samples(left, kTables.left_half), end = samples(right, kTables.left_half);
+        V begin_right = Lanes::sub_clamped(samples(left, kTables.right_half), samples_a_tile);
+        V end_right = Lanes::sub_clamped(samples(right, kTables.right_half), samples_a_tile);
+
+        const int pair = (line - band_line) / kTileLines, from = column + first_pixel, to = column + last_pixel;
+        std::uint16_t* words = band.words + (static_cast<std::ptrdiff_t>(pair) * band.size + from) * 2 * kTileLines +
+                               line % kTileLines;
+        for (int count = to - from;; --count, words += 2 * kTileLines) {
+            Lanes::mark<kErase>(words, begin, end);
+            Lanes::mark<kErase>(words + kTileLines, begin_right, end_right);
+            if (count == 0) break;
+            begin = Lanes::sub_clamped(begin, samples_a_pixel);
+            end = Lanes::sub_clamped(end, samples_a_pixel);
+            begin_right = Lanes::sub_clamped(begin_right, samples_a_pixel);
+            end_right = Lanes::sub_clamped(end_right, samples_a_pixel);
         }
-        if (kMode == Mode::kInk) {
-            const int stop = end_column - left_of;
-            for (int i = column - left_of; i <= stop; i = (i | 63) + 1) {
-                touched[i / 64] |= bits_between(i, smaller_int(i | 63, stop));
-            }
+        if (!kErase) {
+            std::uint64_t* touched = band.touched + static_cast<std::ptrdiff_t>(pair) * band.stride;
+            for (int x = from; x <= to; x = (x | 63) + 1) touched[x / 64] |= bits_between(x, smaller_int(x | 63, to));
         }
     }
 }
 
-void draw(const Band& band, const Capsule* capsules, const std::int32_t* order, std::int64_t count) {
-    for (std::int64_t i = 0; i < count; ++i) {
-        const Capsule& capsule = capsules[order[i]];
-        if (capsule.erase) {
-            draw_capsule<Mode::kErase>(band, capsule);
+void draw(const Band& band, const CapsuleBlock* capsules, const std::int32_t* order, std::int64_t count,
+          const std::uint8_t* erase) {
+    for (std::int64_t n = 0; n < count; ++n) {
+        const int i = order[n];
+        const CapsuleBlock& block = capsules[i / kGroup];
+        if (erase != nullptr && erase[i]) {
+            draw_capsule<true>(band, block, i % kGroup);
         } else {
-            draw_capsule<Mode::kInk>(band, capsule);
+            draw_capsule<false>(band, block, i % kGroup);
         }
     }
 }
 
-// The coverage that a pixel's samples amount to, 0..255; clears them for their next use.
-inline std::uint8_t coverage(std::uint32_t* words) {
-    constexpr unsigned kSamples = kLines * kColumns;
-    const unsigned inked = Lanes::count_bits(words);
-    for (int i = 0; i < kLines; i += Lanes::kCount) Lanes::store(words + i, Lanes::set(0));
-    return static_cast<std::uint8_t>((inked * 255 + kSamples / 2) / kSamples);
+// What `inked` samples of a pixel amount to, 0..255.
+inline std::uint8_t coverage(unsigned inked) {
+    constexpr unsigned kAll = kLines * kSamples;
+    return static_cast<std::uint8_t>((inked * 255 + kAll / 2) / kAll);
 }
 
-// Calls visit(row, column) for the touched pixels of the band, row by row.
+// Calls visit(row pair, column) for the touched pixels of the band, row by row, and clears their marks.
 template <typename Visit>
 inline void for_touched(const Band& band, Visit visit) {
-    const std::uint64_t* touched = band.touched;
-    for (int row = 0; row < band.rows; ++row) {
-        for (int part = 0; part < band.touched_stride; ++part, ++touched) {
-            for (std::uint64_t left = *touched; left; left &= left - 1) visit(row, part * 64 + __builtin_ctzll(left));
+    std::uint64_t* touched = band.touched;
+    for (int pair = 0; pair < (band.rows + 1) / 2; ++pair) {
+        for (int part = 0; part < band.stride; ++part, ++touched) {
+            for (std::uint64_t left = *touched; left; left &= left - 1) visit(pair, part * 64 + __builtin_ctzll(left));
+            *touched = 0;
         }
-    }
-}
-
-inline void clear_touched(const Band& band) {
-    for (int i = 0; i < band.rows * band.touched_stride; ++i) band.touched[i] = 0;
-}
-
-void resolve(const Band& band, std::uint8_t* pixels) {
-    for (int i = 0; i < band.rows * band.size; ++i) pixels[i] = 0;
-    for_touched(band, [&](int row, int column) {
-        const std::ptrdiff_t place = static_cast<std::ptrdiff_t>(row) * band.size + column;
-        pixels[place] = coverage(band.words + place * kLines);
-    });
-    clear_touched(band);
-}
-
-inline void draw_strip(const StripBand& band, const Capsule& c, const Strip& strip, int index) {
-    const int above = band.first_row - c.row;
-    const int first = greater_int(0, above);
-    const int last = smaller_int(static_cast<int>(c.bottom * (1.0f / kColumns)), above + band.rows - 1);
-    if (first > last) return;
-    const std::ptrdiff_t line = c.row + first - band.first_row;
-    const StripRow row{band.pixels + line * band.size,
-                       band.owners + line * band.size,
-                       band.doubted + line * band.stride,
-                       0,
-                       band.size - 1,
-                       c.column,
-                       static_cast<std::uint16_t>(band.base + index)};
-    const Reach reach(c, kColumns, first);
-    if (strip.thin) {
-        if (strip.open_start || strip.open_end) {
-            draw_strip_rows<true, true>(band, strip, row, first, last, reach);
-        } else {
-            draw_strip_rows<false, true>(band, strip, row, first, last, reach);
-        }
-    } else if (strip.open_start || strip.open_end) {
-        draw_strip_rows<true, false>(band, strip, row, first, last, reach);
-    } else {
-        draw_strip_rows<false, false>(band, strip, row, first, last, reach);
-    }
-}
-
-void draw_strips(const StripBand& band, const Capsule* capsules, const Strip* strips, const std::int32_t* order,
-                 std::int64_t count) {
-    for (std::int64_t i = 0; i < count; ++i) draw_strip(band, capsules[order[i]], strips[order[i]], order[i]);
-}
-
-void settle_doubts(const Band& band, const StripBand& strips, const Capsule* capsules, const std::int32_t* order,
-                   std::int64_t count) {
-    // The samples of the doubted pixels lie side by side, in the order of the rows; `owners` says where.
-    unsigned doubts = 0;
-    for_touched(band, [&](int row, int column) {
-        const std::uint32_t place = static_cast<std::uint32_t>(row) * static_cast<std::uint32_t>(band.size) + column;
-        strips.places[doubts] = place;
-        strips.owners[place] = static_cast<std::uint16_t>(doubts++);
-    });
-    if (doubts == 0) return;
-    for (std::int64_t i = 0; i < count; ++i) draw_capsule<Mode::kDoubted>(band, capsules[order[i]], strips.owners);
-    clear_touched(band);
-    for (unsigned i = 0; i < doubts; ++i) {
-        strips.pixels[strips.places[i]] = coverage(band.words + static_cast<std::ptrdiff_t>(i) * kLines);
-        strips.owners[strips.places[i]] = 0;
     }
 }
 

@@ -1,4 +1,4 @@
-// The inner loops for AVX2 and POPCNT: half a pixel's sub-lines are one vector.
+// The inner loops for AVX2 and POPCNT: half a tile's lines are one vector.
 #include <immintrin.h>
 
 #include <cstddef>
@@ -9,60 +9,71 @@ namespace sketchynet {
 namespace {
 
 struct Lanes {
-    using Floats = __m256;
-    using Ints = __m256i;
-    static constexpr int kCount = 8;
+    using Vector = __m256i;
+    static constexpr int kCount = 16;
 
-    static Floats set(float v) { return _mm256_set1_ps(v); }
-    static Ints set(int v) { return _mm256_set1_epi32(v); }
-    // Where the sub-lines of a block lie below its upper side, in samples.
-    static Floats offsets() { return _mm256_setr_ps(1, 3, 5, 7, 9, 11, 13, 15); }
-    static Floats add(Floats a, Floats b) { return _mm256_add_ps(a, b); }
-    static Floats sub(Floats a, Floats b) { return _mm256_sub_ps(a, b); }
-    static Floats mul(Floats a, Floats b) { return _mm256_mul_ps(a, b); }
-    static Floats min(Floats a, Floats b) { return _mm256_min_ps(a, b); }
-    static Floats max(Floats a, Floats b) { return _mm256_max_ps(a, b); }
-    static Floats sqrt(Floats a) { return _mm256_sqrt_ps(a); }
-    // p - q (p + q) where a < b, else `no`.
-    static Floats sub_where_less(Floats a, Floats b, Floats no, Floats p, Floats q) {
-        return _mm256_blendv_ps(no, _mm256_sub_ps(p, q), _mm256_cmp_ps(a, b, _CMP_LT_OQ));
+    static Vector set(int v) { return _mm256_set1_epi16(static_cast<short>(v)); }
+    static Vector load(const std::int16_t* p) { return _mm256_load_si256(reinterpret_cast<const __m256i*>(p)); }
+    static Vector load_any(const std::int16_t* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
+    static Vector add(Vector a, Vector b) { return _mm256_add_epi16(a, b); }
+    static Vector sub(Vector a, Vector b) { return _mm256_sub_epi16(a, b); }
+    static Vector add_saturated(Vector a, Vector b) { return _mm256_adds_epi16(a, b); }
+    static Vector sub_saturated(Vector a, Vector b) { return _mm256_subs_epi16(a, b); }
+    static Vector sub_clamped(Vector a, Vector b) { return _mm256_subs_epu16(a, b); }  // at least 0
+    static Vector min(Vector a, Vector b) { return _mm256_min_epi16(a, b); }
+    static Vector max(Vector a, Vector b) { return _mm256_max_epi16(a, b); }
+    static Vector multiply(Vector a, Vector b) { return _mm256_mullo_epi16(a, b); }
+    static Vector multiply_high(Vector a, Vector b) { return _mm256_mulhi_epu16(a, b); }  // the upper half of a b
+    // What a + b, 16 bits without a sign, carries over: 0 or 1.
+    static Vector carry(Vector a, Vector b) {
+        const Vector less = _mm256_subs_epu16(a, _mm256_add_epi16(a, b));  // above 0 where the sum is less than a
+        return _mm256_add_epi16(_mm256_cmpeq_epi16(less, _mm256_setzero_si256()), set(1));
     }
-    static Floats add_where_less(Floats a, Floats b, Floats no, Floats p, Floats q) {
-        return _mm256_blendv_ps(no, _mm256_add_ps(p, q), _mm256_cmp_ps(a, b, _CMP_LT_OQ));
+    static Vector shift_right_4(Vector a) { return _mm256_srli_epi16(a, 4); }
+    // min (max) of a and b on the lines [first, last] of the vector, else a.
+    static Vector min_on(int first, int last, Vector a, Vector b) {
+        return _mm256_blendv_epi8(a, min(a, b), lines(first, last));
     }
-    // v rounded towards zero where low <= a <= high, else 0.
-    static Ints truncate_between(Floats a, Floats low, Floats high, Floats v) {
-        const Floats inside = _mm256_and_ps(_mm256_cmp_ps(low, a, _CMP_LE_OQ), _mm256_cmp_ps(a, high, _CMP_LE_OQ));
-        return _mm256_cvttps_epi32(_mm256_and_ps(v, inside));
+    static Vector max_on(int first, int last, Vector a, Vector b) {
+        return _mm256_blendv_epi8(a, max(a, b), lines(first, last));
     }
-    static Ints sub(Ints a, Ints b) { return _mm256_sub_epi32(a, b); }
-    // Sets (or clears) in 8 words the bits [begin, end), as far as they lie in [0, 32).
+    // Sets (or clears) on every line the bits [begin, end), as far as they lie in [0, 16).
     template <bool kErase>
-    static void mark(std::uint32_t* words, Ints begin, Ints end) {
-        const Ints ones = _mm256_set1_epi32(-1), zero = _mm256_setzero_si256();
-        const Ints from = _mm256_sllv_epi32(ones, _mm256_max_epi32(begin, zero));
-        const Ints bits = _mm256_andnot_si256(_mm256_sllv_epi32(ones, _mm256_max_epi32(end, zero)), from);
-        store(words, kErase ? _mm256_andnot_si256(bits, load(words)) : _mm256_or_si256(bits, load(words)));
+    static void mark(std::uint16_t* words, Vector begin, Vector end) {
+        auto* const place = reinterpret_cast<__m256i*>(words);
+        const Vector bits = _mm256_andnot_si256(ones_from(end), ones_from(begin)), old = _mm256_load_si256(place);
+        _mm256_store_si256(place, kErase ? _mm256_andnot_si256(bits, old) : _mm256_or_si256(bits, old));
     }
-    static Ints load(const std::uint32_t* p) { return _mm256_load_si256(reinterpret_cast<const __m256i*>(p)); }
-    static void store(std::uint32_t* p, Ints v) { _mm256_store_si256(reinterpret_cast<__m256i*>(p), v); }
-    static unsigned count_bits(const std::uint32_t* words) {
-        unsigned total = 0;
-        for (int i = 0; i < kLines / 2; ++i) {
-            total += static_cast<unsigned>(_mm_popcnt_u64(reinterpret_cast<const unsigned long long*>(words)[i]));
-        }
-        return total;
+    // Of kLines words.
+    static unsigned count_bits(const std::uint16_t* words) {
+        const auto* const parts = reinterpret_cast<const unsigned long long*>(words);
+        return static_cast<unsigned>(_mm_popcnt_u64(parts[0]) + _mm_popcnt_u64(parts[1]) + _mm_popcnt_u64(parts[2]) +
+                                     _mm_popcnt_u64(parts[3]));
+    }
+
+private:
+    static Vector lines(int first, int last) {
+        const Vector numbers = _mm256_setr_epi16(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+        const int from = first > 0 ? first : 0, to = last < kCount - 1 ? last : kCount - 1;
+        const Vector early = _mm256_cmpgt_epi16(set(from < kCount ? from : kCount), numbers);
+        return _mm256_andnot_si256(early, _mm256_cmpgt_epi16(set(to < 0 ? 0 : to + 1), numbers));
+    }
+    // 0xffff << place, 0 from 16 on: each byte by a table of the eight shifts of its own bits.
+    static Vector ones_from(Vector place) {
+        const Vector both = _mm256_mullo_epi16(_mm256_min_epu16(place, set(16)), set(0x0101));
+        const Vector own = _mm256_adds_epu8(_mm256_subs_epu8(both, set(0x0800)), set(0x7878));
+        return _mm256_shuffle_epi8(
+            _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 0, 0, 0, 0, 0, 0, 0, -1, -2, -4, -8, -16, -32, -64, -128)), own);
     }
 };
 
 }  // namespace
 }  // namespace sketchynet
 
-#include "raster/shared.inl"
-#include "raster/strip_avx2.inl"
 #include "raster/prepare.inl"
 #include "raster/kernel.inl"
+#include "raster/resolve.inl"
 
 namespace sketchynet {
-const Kernel kAvx2Kernel{prepare, draw, resolve, draw_strips, settle_doubts};
+const Kernel kAvx2Kernel{prepare, draw, resolve};
 }

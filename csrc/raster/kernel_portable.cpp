@@ -1,6 +1,5 @@
 // The inner loops in plain C++, for processors without a file of their own; compilers turn the short loops over lanes
 // into whatever vectors there are (NEON on Arm).
-#include <cmath>
 #include <cstddef>
 
 #include "raster/coverage.hpp"
@@ -9,107 +8,100 @@ namespace sketchynet {
 namespace {
 
 struct Lanes {
-    static constexpr int kCount = 4;
-    template <typename T>
+    static constexpr int kCount = 8;
     struct Vector {
-        T v[kCount];
+        std::int16_t v[kCount];
     };
-    using Floats = Vector<float>;
-    using Ints = Vector<std::int32_t>;
 
-    template <typename T, typename Function>
-    static Vector<T> each(Function value) {
-        Vector<T> result;
-        for (int i = 0; i < kCount; ++i) result.v[i] = value(i);
+    template <typename Function>
+    static Vector each(Function value) {
+        Vector result;
+        for (int i = 0; i < kCount; ++i) result.v[i] = static_cast<std::int16_t>(value(i));
         return result;
     }
+    static int saturated(int v) { return v < -32768 ? -32768 : v > 32767 ? 32767 : v; }
 
-    static Floats set(float v) {
-        return each<float>([&](int) { return v; });
+    static Vector set(int v) {
+        return each([&](int) { return v; });
     }
-    static Ints set(int v) {
-        return each<std::int32_t>([&](int) { return v; });
+    static Vector load(const std::int16_t* p) {
+        return each([&](int i) { return p[i]; });
     }
-    // Where the sub-lines of a block lie below its upper side, in samples.
-    static Floats offsets() {
-        return each<float>([&](int i) { return static_cast<float>(2 * i + 1); });
+    static Vector load_any(const std::int16_t* p) { return load(p); }
+    static Vector add(Vector a, Vector b) {
+        return each([&](int i) { return a.v[i] + b.v[i]; });
     }
-    static Floats add(Floats a, Floats b) {
-        return each<float>([&](int i) { return a.v[i] + b.v[i]; });
+    static Vector sub(Vector a, Vector b) {
+        return each([&](int i) { return a.v[i] - b.v[i]; });
     }
-    static Floats sub(Floats a, Floats b) {
-        return each<float>([&](int i) { return a.v[i] - b.v[i]; });
+    static Vector add_saturated(Vector a, Vector b) {
+        return each([&](int i) { return saturated(a.v[i] + b.v[i]); });
     }
-    static Floats mul(Floats a, Floats b) {
-        return each<float>([&](int i) { return a.v[i] * b.v[i]; });
+    static Vector sub_saturated(Vector a, Vector b) {
+        return each([&](int i) { return saturated(a.v[i] - b.v[i]); });
     }
-    static Floats min(Floats a, Floats b) {
-        return each<float>([&](int i) { return a.v[i] < b.v[i] ? a.v[i] : b.v[i]; });
+    // At least 0; neither is negative.
+    static Vector sub_clamped(Vector a, Vector b) {
+        return each([&](int i) { return a.v[i] < b.v[i] ? 0 : a.v[i] - b.v[i]; });
     }
-    static Floats max(Floats a, Floats b) {
-        return each<float>([&](int i) { return a.v[i] > b.v[i] ? a.v[i] : b.v[i]; });
+    static Vector min(Vector a, Vector b) {
+        return each([&](int i) { return a.v[i] < b.v[i] ? a.v[i] : b.v[i]; });
     }
-    static Floats sqrt(Floats a) {
-        return each<float>([&](int i) { return std::sqrt(a.v[i]); });
+    static Vector max(Vector a, Vector b) {
+        return each([&](int i) { return a.v[i] > b.v[i] ? a.v[i] : b.v[i]; });
     }
-    // p - q (p + q) where a < b, else `no`.
-    static Floats sub_where_less(Floats a, Floats b, Floats no, Floats p, Floats q) {
-        return each<float>([&](int i) { return a.v[i] < b.v[i] ? p.v[i] - q.v[i] : no.v[i]; });
+    static Vector multiply(Vector a, Vector b) {
+        return each([&](int i) { return a.v[i] * b.v[i]; });
     }
-    static Floats add_where_less(Floats a, Floats b, Floats no, Floats p, Floats q) {
-        return each<float>([&](int i) { return a.v[i] < b.v[i] ? p.v[i] + q.v[i] : no.v[i]; });
+    // The upper half of a b, 16 bits without a sign each.
+    static Vector multiply_high(Vector a, Vector b) {
+        return each([&](int i) { return (std::uint32_t{std::uint16_t(a.v[i])} * std::uint16_t(b.v[i])) >> 16; });
     }
-    // v rounded towards zero where low <= a <= high, else 0.
-    static Ints truncate_between(Floats a, Floats low, Floats high, Floats v) {
-        return each<std::int32_t>([&](int i) {
-            return static_cast<std::int32_t>(low.v[i] <= a.v[i] && a.v[i] <= high.v[i] ? v.v[i] : 0.0f);
-        });
+    // What a + b, 16 bits without a sign, carries over: 0 or 1.
+    static Vector carry(Vector a, Vector b) {
+        return each([&](int i) { return (std::uint16_t(a.v[i]) + std::uint16_t(b.v[i])) >> 16; });
     }
-    static Ints sub(Ints a, Ints b) {
-        return each<std::int32_t>([&](int i) { return a.v[i] - b.v[i]; });
+    static Vector shift_right_4(Vector a) {
+        return each([&](int i) { return a.v[i] >> 4; });
     }
-    // Sets (or clears) in 4 words the bits [begin, end), as far as they lie in [0, 32).
+    // min (max) of a and b on the lines [first, last] of the vector, else a.
+    static Vector min_on(int first, int last, Vector a, Vector b) {
+        return each([&](int i) { return i >= first && i <= last && b.v[i] < a.v[i] ? b.v[i] : a.v[i]; });
+    }
+    static Vector max_on(int first, int last, Vector a, Vector b) {
+        return each([&](int i) { return i >= first && i <= last && b.v[i] > a.v[i] ? b.v[i] : a.v[i]; });
+    }
+    // Sets (or clears) on every line the bits [begin, end), as far as they lie in [0, 16).
     template <bool kErase>
-    static void mark(std::uint32_t* words, Ints begin, Ints end) {
+    static void mark(std::uint16_t* words, Vector begin, Vector end) {
         for (int i = 0; i < kCount; ++i) {
-            const std::uint32_t bits = begin.v[i] < end.v[i] ? power_of_two(end.v[i]) - power_of_two(begin.v[i]) : 0;
-            words[i] = kErase ? words[i] & ~bits : words[i] | bits;
+            const unsigned bits = ones_from(begin.v[i]) & ~ones_from(end.v[i]);
+            words[i] = static_cast<std::uint16_t>(kErase ? words[i] & ~bits : words[i] | bits);
         }
     }
-    static Ints load(const std::uint32_t* p) {
-        return each<std::int32_t>([&](int i) { return static_cast<std::int32_t>(p[i]); });
-    }
-    static void store(std::uint32_t* p, Ints v) {
-        for (int i = 0; i < kCount; ++i) p[i] = static_cast<std::uint32_t>(v.v[i]);
-    }
-    static unsigned count_bits(const std::uint32_t* words) {
+    // Of kLines words.
+    static unsigned count_bits(const std::uint16_t* words) {
         unsigned total = 0;
         for (int i = 0; i < kLines; ++i) {
-            std::uint32_t w = words[i];
-            w -= (w >> 1) & 0x55555555u;
-            w = (w & 0x33333333u) + ((w >> 2) & 0x33333333u);
-            total += (w + (w >> 4)) & 0x0f0f0f0fu;  // bytes of at most 8 a word: 128 in all
+            unsigned w = words[i];
+            w -= (w >> 1) & 0x5555u;
+            w = (w & 0x3333u) + ((w >> 2) & 0x3333u);
+            total += (w + (w >> 4)) & 0x0f0fu;  // bytes of at most 8 a word: 128 in all
         }
-        total = (total & 0x00ff00ffu) + ((total >> 8) & 0x00ff00ffu);
-        return (total + (total >> 16)) & 0xffffu;
+        return (total & 0xffu) + (total >> 8);
     }
 
 private:
-    // 2^n modulo 2^32, n clamped to [0, 32].
-    static std::uint32_t power_of_two(std::int32_t n) {
-        const std::int32_t shift = n < 0 ? 0 : n > 32 ? 32 : n;
-        return static_cast<std::uint32_t>(std::uint64_t{1} << shift);
-    }
+    static unsigned ones_from(int place) { return 0xffffu << (place < kTileSamples ? place : kTileSamples); }
 };
 
 }  // namespace
 }  // namespace sketchynet
 
-#include "raster/shared.inl"
-#include "raster/strip_portable.inl"
 #include "raster/prepare.inl"
 #include "raster/kernel.inl"
+#include "raster/resolve.inl"
 
 namespace sketchynet {
-const Kernel kPortableKernel{prepare, draw, resolve, draw_strips, settle_doubts};
+const Kernel kPortableKernel{prepare, draw, resolve};
 }

@@ -1,4 +1,4 @@
-// The inner loops for SSE2, which every x86-64 has: a quarter of a pixel's sub-lines is one vector.
+// The inner loops for SSE2, which every x86-64 processor has: a quarter of a tile's lines are one vector.
 #include <emmintrin.h>
 
 #include <cstddef>
@@ -9,77 +9,79 @@ namespace sketchynet {
 namespace {
 
 struct Lanes {
-    using Floats = __m128;
-    using Ints = __m128i;
-    static constexpr int kCount = 4;
+    using Vector = __m128i;
+    static constexpr int kCount = 8;
 
-    static Floats set(float v) { return _mm_set1_ps(v); }
-    static Ints set(int v) { return _mm_set1_epi32(v); }
-    // Where the sub-lines of a block lie below its upper side, in samples.
-    static Floats offsets() { return _mm_setr_ps(1, 3, 5, 7); }
-    static Floats add(Floats a, Floats b) { return _mm_add_ps(a, b); }
-    static Floats sub(Floats a, Floats b) { return _mm_sub_ps(a, b); }
-    static Floats mul(Floats a, Floats b) { return _mm_mul_ps(a, b); }
-    static Floats min(Floats a, Floats b) { return _mm_min_ps(a, b); }
-    static Floats max(Floats a, Floats b) { return _mm_max_ps(a, b); }
-    static Floats sqrt(Floats a) { return _mm_sqrt_ps(a); }
-    // p - q (p + q) where a < b, else `no`.
-    static Floats sub_where_less(Floats a, Floats b, Floats no, Floats p, Floats q) {
-        return blend(_mm_cmplt_ps(a, b), _mm_sub_ps(p, q), no);
+    static Vector set(int v) { return _mm_set1_epi16(static_cast<short>(v)); }
+    static Vector load(const std::int16_t* p) { return _mm_load_si128(reinterpret_cast<const __m128i*>(p)); }
+    static Vector load_any(const std::int16_t* p) { return _mm_loadu_si128(reinterpret_cast<const __m128i*>(p)); }
+    static Vector add(Vector a, Vector b) { return _mm_add_epi16(a, b); }
+    static Vector sub(Vector a, Vector b) { return _mm_sub_epi16(a, b); }
+    static Vector add_saturated(Vector a, Vector b) { return _mm_adds_epi16(a, b); }
+    static Vector sub_saturated(Vector a, Vector b) { return _mm_subs_epi16(a, b); }
+    static Vector sub_clamped(Vector a, Vector b) { return _mm_subs_epu16(a, b); }  // at least 0
+    static Vector min(Vector a, Vector b) { return _mm_min_epi16(a, b); }
+    static Vector max(Vector a, Vector b) { return _mm_max_epi16(a, b); }
+    static Vector multiply(Vector a, Vector b) { return _mm_mullo_epi16(a, b); }
+    static Vector multiply_high(Vector a, Vector b) { return _mm_mulhi_epu16(a, b); }  // the upper half of a b
+    // What a + b, 16 bits without a sign, carries over: 0 or 1.
+    static Vector carry(Vector a, Vector b) {
+        const Vector less = _mm_subs_epu16(a, _mm_add_epi16(a, b));  // above 0 where the sum is less than a
+        return _mm_add_epi16(_mm_cmpeq_epi16(less, _mm_setzero_si128()), set(1));
     }
-    static Floats add_where_less(Floats a, Floats b, Floats no, Floats p, Floats q) {
-        return blend(_mm_cmplt_ps(a, b), _mm_add_ps(p, q), no);
-    }
-    // v rounded towards zero where low <= a <= high, else 0.
-    static Ints truncate_between(Floats a, Floats low, Floats high, Floats v) {
-        return _mm_cvttps_epi32(_mm_and_ps(v, _mm_and_ps(_mm_cmple_ps(low, a), _mm_cmple_ps(a, high))));
-    }
-    static Ints sub(Ints a, Ints b) { return _mm_sub_epi32(a, b); }
-    // Sets (or clears) in 4 words the bits [begin, end), as far as they lie in [0, 32).
+    static Vector shift_right_4(Vector a) { return _mm_srli_epi16(a, 4); }
+    // min (max) of a and b on the lines [first, last] of the vector, else a.
+    static Vector min_on(int first, int last, Vector a, Vector b) { return choose(lines(first, last), min(a, b), a); }
+    static Vector max_on(int first, int last, Vector a, Vector b) { return choose(lines(first, last), max(a, b), a); }
+    // Sets (or clears) on every line the bits [begin, end), as far as they lie in [0, 16).
     template <bool kErase>
-    static void mark(std::uint32_t* words, Ints begin, Ints end) {
-        // Where nothing is inside, begin may exceed end.
-        const Ints bits = _mm_andnot_si128(_mm_cmplt_epi32(end, begin), _mm_sub_epi32(power_of_two(end), power_of_two(begin)));
-        store(words, kErase ? _mm_andnot_si128(bits, load(words)) : _mm_or_si128(bits, load(words)));
+    static void mark(std::uint16_t* words, Vector begin, Vector end) {
+        auto* const place = reinterpret_cast<__m128i*>(words);
+        const Vector bits = _mm_andnot_si128(ones_from(end), ones_from(begin)), old = _mm_load_si128(place);
+        _mm_store_si128(place, kErase ? _mm_andnot_si128(bits, old) : _mm_or_si128(bits, old));
     }
-    static Ints load(const std::uint32_t* p) { return _mm_load_si128(reinterpret_cast<const __m128i*>(p)); }
-    static void store(std::uint32_t* p, Ints v) { _mm_store_si128(reinterpret_cast<__m128i*>(p), v); }
-    static unsigned count_bits(const std::uint32_t* words) {
-        const Ints two = _mm_set1_epi8(0x55), four = _mm_set1_epi8(0x33), eight = _mm_set1_epi8(0x0f);
-        Ints total = _mm_setzero_si128();
-        for (int i = 0; i < kLines; i += kCount) {
-            Ints w = load(words + i);
-            w = _mm_sub_epi8(w, _mm_and_si128(_mm_srli_epi32(w, 1), two));
-            w = _mm_add_epi8(_mm_and_si128(w, four), _mm_and_si128(_mm_srli_epi32(w, 2), four));
-            total = _mm_add_epi8(total, _mm_and_si128(_mm_add_epi8(w, _mm_srli_epi32(w, 4)), eight));
-        }
-        total = _mm_sad_epu8(total, _mm_setzero_si128());
-        return static_cast<unsigned>(_mm_cvtsi128_si32(total) + _mm_cvtsi128_si32(_mm_srli_si128(total, 8)));
+    // Of kLines words.
+    static unsigned count_bits(const std::uint16_t* words) {
+        const auto* const halves = reinterpret_cast<const __m128i*>(words);
+        return count_bits(_mm_load_si128(halves)) + count_bits(_mm_load_si128(halves + 1));
     }
 
 private:
-    static Floats blend(Floats where, Floats yes, Floats no) {
-        return _mm_or_ps(_mm_and_ps(where, yes), _mm_andnot_ps(where, no));
+    static Vector choose(Vector mask, Vector yes, Vector no) {
+        return _mm_or_si128(_mm_and_si128(mask, yes), _mm_andnot_si128(mask, no));
     }
-    // 2^n modulo 2^32, n clamped to [0, 32]. SSE2 cannot shift every lane by its own count: n becomes the exponent of a
-    // float. Conversion gives 2^31 for 2^31 and for all that is greater, which is mended for 32.
-    static Ints power_of_two(Ints n) {
-        n = _mm_and_si128(n, _mm_cmpgt_epi32(n, _mm_setzero_si128()));
-        const Ints over = _mm_cmpgt_epi32(n, _mm_set1_epi32(31));
-        n = _mm_andnot_si128(over, n);
-        const Floats power = _mm_castsi128_ps(_mm_slli_epi32(_mm_add_epi32(n, _mm_set1_epi32(127)), 23));
-        return _mm_andnot_si128(over, _mm_cvttps_epi32(power));
+    static Vector lines(int first, int last) {
+        const Vector numbers = _mm_setr_epi16(0, 1, 2, 3, 4, 5, 6, 7);
+        const int from = first > 0 ? first : 0, to = last < kCount - 1 ? last : kCount - 1;
+        const Vector early = _mm_cmpgt_epi16(set(from < kCount ? from : kCount), numbers);
+        return _mm_andnot_si128(early, _mm_cmpgt_epi16(set(to < 0 ? 0 : to + 1), numbers));
+    }
+    // 0xffff << place, 0 from 16 on: -(2^place), a product of the powers that its bits stand for.
+    static Vector ones_from(Vector place) {
+        const auto power = [&](int bit, int factor) {
+            const Vector set_bit = _mm_cmpeq_epi16(_mm_and_si128(place, set(1 << bit)), set(1 << bit));
+            return add(set(1), _mm_and_si128(set_bit, set(factor - 1)));
+        };
+        const Vector product = multiply(multiply(power(0, 2), power(1, 4)), multiply(power(2, 16), power(3, 256)));
+        return _mm_and_si128(sub(set(0), product), _mm_cmplt_epi16(place, set(16)));
+    }
+    static unsigned count_bits(Vector v) {
+        const auto masked = [](Vector a, char mask) { return _mm_and_si128(a, _mm_set1_epi8(mask)); };
+        v = _mm_sub_epi8(v, masked(_mm_srli_epi16(v, 1), 0x55));
+        v = _mm_add_epi8(masked(v, 0x33), masked(_mm_srli_epi16(v, 2), 0x33));
+        v = masked(_mm_add_epi8(v, _mm_srli_epi16(v, 4)), 0x0f);
+        v = _mm_sad_epu8(v, _mm_setzero_si128());
+        return static_cast<unsigned>(_mm_cvtsi128_si32(v) + _mm_extract_epi16(v, 4));
     }
 };
 
 }  // namespace
 }  // namespace sketchynet
 
-#include "raster/shared.inl"
-#include "raster/strip_portable.inl"
 #include "raster/prepare.inl"
 #include "raster/kernel.inl"
+#include "raster/resolve.inl"
 
 namespace sketchynet {
-const Kernel kSse2Kernel{prepare, draw, resolve, draw_strips, settle_doubts};
+const Kernel kSse2Kernel{prepare, draw, resolve};
 }

@@ -1,108 +1,96 @@
-// Segments into capsules and strips, sixteen at once: short loops over arrays that compilers turn into vectors.
+// Segments into capsules, kGroup at once, in the vectors that GCC and Clang share: one source for every instruction set.
 
 namespace sketchynet {
 namespace {
 
-constexpr int kGroup = 16;
+using Floats = float __attribute__((vector_size(kGroup * sizeof(float))));
+using Ints = std::int32_t __attribute__((vector_size(kGroup * sizeof(std::int32_t))));
 
-inline float inverse_or_zero(float v) { return v > 0 ? 1 / v : 0.0f; }
+inline Floats load(const float* p) {
+    Floats v;
+    __builtin_memcpy(&v, p, sizeof v);
+    return v;
+}
+inline void store(std::int32_t* p, Ints v) { __builtin_memcpy(p, &v, sizeof v); }
+inline Floats to_floats(Ints v) { return __builtin_convertvector(v, Floats); }
+inline Ints to_ints(Floats v) { return __builtin_convertvector(v, Ints); }
+// A comparison that holds is -1.
+inline Ints floor_of(Floats v) {
+    const Ints t = to_ints(v);
+    return t + (v < to_floats(t));
+}
+inline Ints ceiling_of(Floats v) {
+    const Ints t = to_ints(v);
+    return t - (v > to_floats(t));
+}
+inline Floats smaller(Floats a, Floats b) { return a < b ? a : b; }
+inline Floats greater(Floats a, Floats b) { return a > b ? a : b; }
 
-// Capsules, and strips with both ends open where `strips` is not null, of at most kGroup segments.
-inline void prepare_group(const Segment* segments, int count, int size, Capsule* capsules, Strip* strips) {
-    // So flat an edge that it rises less than a thousandth of a pixel over the largest canvas counts as level.
-    constexpr float kLevel = 1 << 22;
-    // A bound of the relative error of a capsule's numbers: a few units in the last place.
-    constexpr double kError = 1.0 / (1 << 20);
+inline void prepare_block(const SegmentBlock& s, CapsuleBlock& c) {
+    // A segment that rises by less than kLeast pixels, or by a thousandth of its extent, is drawn level at its middle:
+    // by less than a third of a line beside its place.
+    constexpr float kLeast = 1.0f / 64, kFlat = 1000, kLinesOf = kLines, kUnitsOf = kUnits;
+    const Floats zero = {}, one = zero + 1.0f;
+    const Ints none = {};
 
-    double xa[kGroup], ya[kGroup], xb[kGroup], yb[kGroup], radius[kGroup];
-    for (int i = 0; i < kGroup; ++i) {
-        const Segment& s = segments[i < count ? i : 0];
-        xa[i] = s.xa, ya[i] = s.ya, xb[i] = s.xb, yb[i] = s.yb, radius[i] = s.radius;
-    }
-    double column[kGroup], row[kGroup];
-    float x0[kGroup], y0[kGroup], x1[kGroup], y1[kGroup], reach[kGroup];
-    for (int i = 0; i < kGroup; ++i) {
-        const double x = xa[i] * size, y = ya[i] * size, u = xb[i] * size, v = yb[i] * size;
-        const double left = x < u ? x : u, right = x < u ? u : x;
-        const double wide = radius[i] + ((right - left) + (v - y) + 2 * radius[i]) * kError;
-        const double c = __builtin_floor(left - wide), r = __builtin_floor(y - wide);
-        x0[i] = static_cast<float>((x - c) * kColumns), y0[i] = static_cast<float>((y - r) * kColumns);
-        x1[i] = static_cast<float>((u - c) * kColumns), y1[i] = static_cast<float>((v - r) * kColumns);
-        reach[i] = static_cast<float>(wide * kColumns);
-        column[i] = c, row[i] = r;
-    }
-    float across_x[kGroup], across_y[kGroup], slope[kGroup], length[kGroup], per_length[kGroup];
-    for (int i = 0; i < kGroup; ++i) {
-        const float dx = x1[i] - x0[i], dy = y1[i] - y0[i];
-        length[i] = __builtin_sqrtf(dx * dx + dy * dy);
-        per_length[i] = inverse_or_zero(length[i]);
-        // The direction has uy >= 0; any will do for a dot.
-        across_x[i] = length[i] > 0 ? dy * per_length[i] * reach[i] : reach[i];
-        across_y[i] = dx * per_length[i] * reach[i];
-        slope[i] = (dx < 0 ? -dx : dx) < kLevel * dy ? dx / dy : 0.0f;
-    }
-    for (int i = 0; i < count; ++i) {
-        const float left = smaller(x0[i], x1[i]), right = greater(x0[i], x1[i]), r = reach[i];
-        capsules[i] = {static_cast<std::int32_t>(column[i]),
-                       static_cast<std::int32_t>(row[i]),
-                       x0[i],
-                       y0[i],
-                       x1[i],
-                       y1[i],
-                       r * r,
-                       y0[i] + across_y[i],
-                       y1[i] + across_y[i],
-                       x0[i] - across_x[i],
-                       y0[i] - across_y[i],
-                       y1[i] - across_y[i],
-                       x0[i] + across_x[i],
-                       slope[i],
-                       left - r,
-                       right + r,
-                       y0[i] - r,
-                       y1[i] + r,
-                       slope[i] == 0 && x0[i] != x1[i],
-                       segments[i].erase};
-    }
-    if (!strips) return;
+    // One order for both directions of drawing, so that a reversed stroke gives the very same pixels.
+    const Floats xa = load(s.xa), ya = load(s.ya), xb = load(s.xb), yb = load(s.yb), radius = load(s.radius);
+    const Ints reversed = (yb < ya) | ((yb == ya) & (xb < xa));
+    Floats x0 = reversed ? xb : xa, y0 = reversed ? yb : ya, x1 = reversed ? xa : xb, y1 = reversed ? ya : yb;
+    const Floats dx = x1 - x0, dy = y1 - y0;
+    const Ints level = (dy < kLeast) | (greater(dx, -dx) > kFlat * dy);
+    const Floats middle = 0.5f * (y0 + y1);
+    y0 = level ? middle : y0;
+    y1 = level ? middle : y1;
 
-    constexpr float kPixels = 1.0f / kColumns, kHalfDiagonal = 0.70711f;
-    float ux[kGroup], uy[kGroup], t0[kGroup], s0[kGroup], per_a[kGroup], corner[kGroup], flat[kGroup], bend[kGroup];
-    for (int i = 0; i < kGroup; ++i) {
-        ux[i] = (x1[i] - x0[i]) * per_length[i];
-        uy[i] = length[i] > 0 ? (y1[i] - y0[i]) * per_length[i] : 1.0f;
-        t0[i] = (x0[i] * ux[i] + y0[i] * uy[i]) * kPixels;
-        s0[i] = (x0[i] * uy[i] - y0[i] * ux[i]) * kPixels;
-        const float across = ux[i] < 0 ? -ux[i] : ux[i];
-        const float a = greater(across, uy[i]), b = smaller(across, uy[i]);
-        per_a[i] = 1 / a;
-        corner[i] = 0.5f * (a + b);
-        flat[i] = 0.5f * (a - b);
-        bend[i] = b > 1e-6f ? 1 / (2 * a * b) : 0.0f;
-    }
-    for (int i = 0; i < count; ++i) {
-        const float r = static_cast<float>(radius[i]), core = r - kHalfDiagonal, end = length[i] * kPixels;
-        // The end of a thin strip matters to pixels whose centre lies before it too.
-        const bool thin = r < kHalfDiagonal;
-        const float inset = thin ? kHalfDiagonal : 0.0f, reach = r + kHalfDiagonal + inset;
-        strips[i] = {ux[i],     uy[i],
-                     t0[i],     s0[i],
-                     end,       r,
-                     per_a[i],  corner[i],
-                     flat[i],   bend[i],
-                     inset,     end - inset,
-                     core > 0 ? core * core : -1.0f,
-                     reach * reach,
-                     true,      true,
-                     thin,      0};
-    }
+    // The own column begins a little left of the capsule, so that no unit is negative.
+    const Ints column = floor_of(smaller(x0, x1) - radius - 0.01f);
+    store(c.column, column);
+    x0 = (x0 - to_floats(column)) * kUnitsOf;
+    x1 = (x1 - to_floats(column)) * kUnitsOf;
+    // The sample that lies on an outline is inside on either side: left ends count one unit less, and halves are rounded
+    // outwards.
+    store(c.x0_left, ceiling_of(x0 - 0.5f) - 1);
+    store(c.x0_right, to_ints(x0 + 0.5f));
+    store(c.x1_left, ceiling_of(x1 - 0.5f) - 1);
+    store(c.x1_right, to_ints(x1 + 0.5f));
+    const Floats low = smaller(x0, x1) - radius * kUnitsOf, high = greater(x0, x1) + radius * kUnitsOf;
+    store(c.low, to_ints(low));
+    store(c.high, to_ints(high) + 1);
+
+    const Ints end0 = floor_of(y0 * (kLinesOf * kPhases) + 0.5f), end1 = floor_of(y1 * (kLinesOf * kPhases) + 0.5f);
+    store(c.line0, end0 >> 6);
+    store(c.phase0, end0 & (kPhases - 1));
+    store(c.line1, end1 >> 6);
+    store(c.phase1, end1 & (kPhases - 1));
+    static_assert(kPhases == 1 << 6);
+    const Ints first = floor_of((y0 - radius) * kLinesOf);
+    store(c.first, first);
+    store(c.last, floor_of((y1 + radius) * kLinesOf));
+    store(c.reach, to_ints(radius * kLinesOf) + 2);  // arc_reach
+
+    Floats length = dx * dx + dy * dy;
+    for (int i = 0; i < kGroup; ++i) length[i] = __builtin_sqrtf(length[i]);
+    const Floats slope = dx / (level ? one : dy), across = dx / (level ? one : length) * radius;
+    const Ints nowhere = none + (1 << 28);
+    const auto first_line = [&](Floats y) { return level ? nowhere : ceiling_of(y * kLinesOf - 0.5f); };
+    const auto last_line = [&](Floats y) { return level ? -nowhere : floor_of(y * kLinesOf - 0.5f); };
+    store(c.left_first, first_line(y0 + across));
+    store(c.left_last, last_line(y1 + across));
+    store(c.right_first, first_line(y0 - across));
+    store(c.right_last, last_line(y1 - across));
+    // Of a level one only the reach counts, which these bound.
+    store(c.half, to_ints((level ? high - low : radius * kUnitsOf * length / (level ? one : dy)) + 0.5f));
+    store(c.slope, to_ints(level ? zero : slope * (kUnitsOf / kLinesOf * 65536)));
+    const Floats down = (to_floats(first) + 0.5f) * (1 / kLinesOf) - y0;
+    const Floats centre = level ? 0.5f * (low + high) : x0 + down * slope * kUnitsOf;
+    const Ints whole = floor_of(centre);
+    store(c.centre, whole);
+    store(c.centre_fraction, to_ints((centre - to_floats(whole)) * 65536.0f));
 }
 
-void prepare(const Segment* segments, std::int64_t count, int size, Capsule* capsules, Strip* strips) {
-    for (std::int64_t i = 0; i < count; i += kGroup) {
-        const int own = count - i < kGroup ? static_cast<int>(count - i) : kGroup;
-        prepare_group(segments + i, own, size, capsules + i, strips ? strips + i : nullptr);
-    }
+void prepare(const SegmentBlock* segments, std::int64_t blocks, CapsuleBlock* capsules) {
+    for (std::int64_t i = 0; i < blocks; ++i) prepare_block(segments[i], capsules[i]);
 }
 
 }  // namespace

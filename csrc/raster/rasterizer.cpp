@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "raster/arcs.hpp"
 #include "raster/capsule.hpp"
 #include "raster/coverage.hpp"
 #include "raster/dispatch.hpp"
@@ -18,30 +19,17 @@
 namespace sketchynet {
 namespace {
 
-// Bytes of bits a band may take: it stays in the second-level cache. Large canvases get more, so that their bands are
-// not too many.
-constexpr std::size_t kBandBytes = std::size_t{1} << 20, kLargeBandBytes = std::size_t{1} << 22;
-
-// Canvases from this size on are drawn by strips (strip.hpp), smaller ones by samples alone: there too many
-// pixels would be in doubt.
-constexpr int kStripSize = 160;
-
-// More strips than this, of which a canvas seldom has a hundredth, do not fit StripBand::owners.
-constexpr std::size_t kMostStrips = 0xff00;
-
-// Strips join smoothly where the stroke turns less than this between them, in radians.
-constexpr float kSmoothTurn = 0.25f;
+// Bytes of bits a band may take, so that it stays in the second-level cache; and the most bands of a canvas, so that
+// drawing a capsule band by band costs less than its pixels.
+constexpr int kBandBytes = 1 << 18, kMostBands = 64;
 
 // What a thread may keep between canvases: a sketch of a million points is drawn, not remembered.
 constexpr std::size_t kKeptMarks = std::size_t{1} << 16;
 
-// Radii in pixels from which on single precision is not enough.
-constexpr double kWideRadius = 128;
-
 // Work, in points and pixels, below which another thread costs more than it brings.
 constexpr std::int64_t kPixelsPerThread = 1 << 18, kPixelsPerPoint = 64;
 
-// A capsule of a sketch is an index into `capsules`, or ~ an index into `wide`.
+// A capsule of a sketch is an index into the blocks of `capsules`, or ~ an index into `wide`.
 using Mark = std::int32_t;
 
 // What one thread needs to draw; kept from canvas to canvas.
@@ -50,27 +38,21 @@ public:
     void draw(const SketchBatchView& batch, const Canvas& canvas, const Kernel& kernel) {
         resize(canvas.size);
         collect(batch, canvas);
-        const bool by_strips = canvas.size >= kStripSize && wide_.empty() && batch.erasers == nullptr &&
-                               segments_.size() < kMostStrips;
         capsules_.resize(segments_.size());
-        strips_.resize(by_strips ? segments_.size() : 0);
-        kernel.prepare(segments_.data(), static_cast<std::int64_t>(segments_.size()), canvas.size, capsules_.data(),
-                       by_strips ? strips_.data() : nullptr);
-        if (by_strips) join_strips();
+        kernel.prepare(segments_.data(), static_cast<std::int64_t>(segments_.size()), capsules_.data());
+        find_arcs();
         sorted_ = false;
         if (band_rows_ < canvas.size) assign_bands(canvas.size);
         std::uint8_t* pixels = canvas.pixels;
         for (int first = 0, part = 0; first < canvas.size; first += band_rows_, ++part) {
             band_.first_row = first;
             band_.rows = std::min(band_rows_, canvas.size - first);
-            const Mark* marks = sorted_ ? band_marks_.data() + band_offsets_[part] : marks_.data();
-            const std::int64_t count =
-                sorted_ ? band_offsets_[part + 1] - band_offsets_[part] : static_cast<std::int64_t>(marks_.size());
-            if (by_strips) {
-                draw_strips(kernel, marks, count, pixels);
+            if (sorted_) {
+                draw_band(kernel, band_marks_.data() + band_offsets_[part], band_offsets_[part + 1] - band_offsets_[part]);
             } else {
-                draw_samples(kernel, marks, count, pixels);
+                draw_band(kernel, marks_.data(), static_cast<std::int64_t>(marks_.size()));
             }
+            kernel.resolve(band_, pixels);
             pixels += static_cast<std::size_t>(band_.rows) * canvas.size;
         }
         if (marks_.capacity() > kKeptMarks) release();
@@ -78,24 +60,25 @@ public:
 
 private:
     struct Free {
-        void operator()(std::uint32_t* p) const { ::operator delete[](p, std::align_val_t{64}); }
+        void operator()(std::uint16_t* p) const { ::operator delete[](p, std::align_val_t{64}); }
     };
 
     void resize(int size) {
-        const std::size_t row_bytes = static_cast<std::size_t>(size) * kLines * sizeof(std::uint32_t);
-        const std::size_t band_bytes = size < kStripSize ? kBandBytes : kLargeBandBytes;
-        band_rows_ = static_cast<int>(std::clamp<std::size_t>(band_bytes / row_bytes, 1, size));
+        const auto even = [](int rows) { return (rows + 1) / 2 * 2; };
+        const std::size_t row_words = static_cast<std::size_t>(size) * kLines * (kSamples / kTileSamples);
+        const int cached_rows = kBandBytes / static_cast<int>(row_words * sizeof(std::uint16_t));
+        band_rows_ = std::min(even(std::max({cached_rows - 1, size / kMostBands, 1})), even(size));
         band_.size = size;
-        band_.touched_stride = size / 64 + 1;
-        const std::size_t bytes = row_bytes * band_rows_;
-        if (bytes > word_bytes_) {
+        band_.stride = size / 64 + 2;
+        const std::size_t words = row_words * static_cast<std::size_t>(band_rows_);
+        if (words > words_count_) {
             words_.reset();
-            word_bytes_ = 0;
-            words_.reset(static_cast<std::uint32_t*>(::operator new[](bytes, std::align_val_t{64})));
-            std::fill_n(words_.get(), bytes / sizeof(std::uint32_t), 0u);
-            word_bytes_ = bytes;
+            words_count_ = 0;
+            words_.reset(static_cast<std::uint16_t*>(::operator new[](words * sizeof(std::uint16_t), std::align_val_t{64})));
+            std::fill_n(words_.get(), words, std::uint16_t{0});
+            words_count_ = words;
         }
-        const std::size_t touched = static_cast<std::size_t>(band_rows_) * band_.touched_stride;
+        const auto touched = static_cast<std::size_t>(band_rows_ / 2 * band_.stride);
         if (touched > touched_.size()) touched_.assign(touched, 0);
         band_.words = words_.get();
         band_.touched = touched_.data();
@@ -104,8 +87,7 @@ private:
     void release() {
         segments_ = {};
         capsules_ = {};
-        strips_ = {};
-        turns_ = {};
+        erase_ = {};
         wide_ = {};
         marks_ = {};
         band_marks_ = {};
@@ -114,57 +96,103 @@ private:
     // The segments of the canvas' sketch in drawing order.
     void collect(const SketchBatchView& batch, const Canvas& canvas) {
         segments_.clear();
+        erase_.clear();
         wide_.clear();
         marks_.clear();
+        count_ = 0;
+        const int size = canvas.size;
+        const auto scale = static_cast<float>(size);
         for (std::int64_t s = batch.sketch_offsets[canvas.sketch]; s < batch.sketch_offsets[canvas.sketch + 1]; ++s) {
             const double stated = batch.stroke_widths ? batch.stroke_widths[s] : batch.line_width;
-            const double width = batch.widths_in_pixels ? stated : std::max(1.0, stated * canvas.size);
-            Segment segment{};
-            segment.radius = 0.5 * width;
-            segment.erase = batch.erasers != nullptr && batch.erasers[s];
+            const double radius = 0.5 * (batch.widths_in_pixels ? stated : std::max(1.0, stated * size));
+            const bool erase = batch.erasers != nullptr && batch.erasers[s];
+            const bool wide = radius > kMostRadius;
+            const auto narrow = static_cast<float>(radius), low = -(narrow + 1), high = scale + (narrow + 1);
             const std::int64_t begin = batch.stroke_offsets[s], end = batch.stroke_offsets[s + 1];
             const float* p = batch.points + 2 * begin;
-            if (end - begin == 1) add(p, p, canvas.size, segment);
-            for (std::int64_t i = begin; i + 1 < end; ++i, p += 2) add(p, p + 2, canvas.size, segment);
+            const float* const last = batch.points + 2 * (end - 1);
+            const int next = end - begin == 1 ? 0 : 2;  // one point is a dot
+            float x0 = p[0] * scale, y0 = p[1] * scale;
+            do {
+                const float x1 = p[next] * scale, y1 = p[next + 1] * scale;
+                const bool inside = (x0 >= low) & (x0 <= high) & (y0 >= low) & (y0 <= high) & (x1 >= low) & (x1 <= high) &
+                                    (y1 >= low) & (y1 <= high) & (std::abs(x1 - x0) <= kMostExtent);
+                if (inside && !wide) {
+                    add(x0, y0, x1, y1, narrow, erase, batch.erasers != nullptr);
+                } else {
+                    add_clipped(p, p + next, size, radius, erase, batch.erasers != nullptr);
+                }
+                x0 = x1, y0 = y1;
+                p += 2;
+            } while (p < last);
         }
     }
 
-    void add(const float* a, const float* b, int size, Segment& segment) {
-        const bool visible = place(a, b, size, segment);
-        if (visible && segment.radius < kWideRadius) {
-            marks_.push_back(static_cast<Mark>(segments_.size()));
-            segments_.push_back(segment);
-        } else if (visible) {
+    void add(float xa, float ya, float xb, float yb, float radius, bool erase, bool any_erase) {
+        const std::int32_t lane = count_ % kGroup;
+        if (lane == 0) segments_.emplace_back();  // zeros: dots that nobody draws
+        SegmentBlock& block = segments_.back();
+        block.xa[lane] = xa, block.ya[lane] = ya, block.xb[lane] = xb, block.yb[lane] = yb;
+        block.radius[lane] = radius;
+        if (any_erase) erase_.push_back(erase);
+        marks_.push_back(count_++);
+    }
+
+    // A piece that may reach out of the canvas, is long or wide.
+    void add_clipped(const float* a, const float* b, int size, double radius, bool erase, bool any_erase) {
+        Segment segment;
+        if (!place(a, b, size, radius, segment)) return;
+        if (radius > kMostRadius) {
             marks_.push_back(~static_cast<Mark>(wide_.size()));
-            wide_.push_back(make_wide_capsule(segment, size));
+            wide_.push_back(make_wide_capsule(segment, radius, erase, size));
+            return;
         }
-        segment.continues = visible;
+        const double x = segment.xa * size, y = segment.ya * size, dx = segment.xb * size - x, dy = segment.yb * size - y;
+        const int parts = static_cast<int>(std::abs(dx) / (kMostExtent - 1)) + 1;
+        for (int i = 0; i < parts; ++i) {
+            const double from = static_cast<double>(i) / parts, to = static_cast<double>(i + 1) / parts;
+            add(static_cast<float>(x + dx * from), static_cast<float>(y + dy * from), static_cast<float>(x + dx * to),
+                static_cast<float>(y + dy * to), static_cast<float>(radius), erase, any_erase);
+        }
+    }
+
+    void find_arcs() {
+        arcs_.begin_canvas();
+        loose_ = false;
+        for (std::int32_t i = 0; i < count_; ++i) {
+            CapsuleBlock& c = capsules_[i / kGroup];
+            const int lane = i % kGroup;
+            const float radius = segments_[i / kGroup].radius[lane];
+            c.arc0[lane] = arcs_.find(radius, c.phase0[lane]);
+            c.arc1[lane] = arcs_.find(radius, c.phase1[lane]);
+            loose_ |= c.arc0[lane] == nullptr;
+        }
     }
 
     // Sorts the marks by the bands that they reach, each kept in drawing order: a band then costs its own marks only.
     // Where most marks reach many bands that would cost more memory than it saves time: every band then meets all.
     void assign_bands(int size) {
-        const int bands = (size + band_rows_ - 1) / band_rows_;
+        const int bands = (size + band_rows_ - 1) / band_rows_, band_lines = band_rows_ * kLines;
         band_offsets_.assign(bands + 1, 0);
         const auto reach = [&](Mark mark) {
-            // One pixel more on either side: more than rounding could need.
-            const auto bands_of = [&](double top, double bottom) {
-                return std::pair<int, int>(static_cast<int>(std::clamp((top - 1) / band_rows_, 0.0, bands - 1.0)),
-                                           static_cast<int>(std::clamp((bottom + 1) / band_rows_, 0.0, bands - 1.0)));
-            };
             if (mark >= 0) {
-                const Capsule& c = capsules_[mark];
-                return bands_of(c.row, c.row + static_cast<double>(c.bottom) / kColumns);
+                const CapsuleBlock& c = capsules_[mark / kGroup];
+                const int lane = mark % kGroup;
+                return std::pair<int, int>(std::clamp(c.first[lane] / band_lines, 0, bands - 1),
+                                           std::clamp(c.last[lane] / band_lines, 0, bands - 1));
             }
+            // One pixel more on either side: more than rounding could need.
             const WideCapsule& c = wide_[~mark];
-            return bands_of(c.y0 - c.radius, c.y1 + c.radius);
+            const double top = (c.y0 - c.radius - 1) / band_rows_, bottom = (c.y1 + c.radius + 1) / band_rows_;
+            return std::pair<int, int>(static_cast<int>(std::clamp(top, 0.0, bands - 1.0)),
+                                       static_cast<int>(std::clamp(bottom, 0.0, bands - 1.0)));
         };
         for (const Mark mark : marks_) {
             const auto [first, last] = reach(mark);
             for (int band = first; band <= last; ++band) ++band_offsets_[band + 1];
         }
         for (int band = 0; band < bands; ++band) band_offsets_[band + 1] += band_offsets_[band];
-        sorted_ = band_offsets_[bands] <= static_cast<std::int64_t>(marks_.size()) * bands / 4;
+        sorted_ = band_offsets_[bands] <= static_cast<std::int64_t>(marks_.size()) * std::max(bands / 4, 4);
         if (!sorted_) return;
         band_marks_.resize(band_offsets_[bands]);
         next_.assign(band_offsets_.begin(), band_offsets_.end() - 1);
@@ -174,88 +202,52 @@ private:
         }
     }
 
-    void draw_samples(const Kernel& kernel, const Mark* marks, std::int64_t count, std::uint8_t* pixels) {
-        if (wide_.empty()) {
-            kernel.draw(band_, capsules_.data(), marks, count);
-        } else {
-            for (std::int64_t i = 0; i < count; ++i) {
-                if (marks[i] >= 0) {
-                    kernel.draw(band_, capsules_.data(), marks + i, 1);
-                } else {
-                    draw_wide(band_, wide_[~marks[i]]);
-                }
-            }
+    void draw_band(const Kernel& kernel, const Mark* marks, std::int64_t count) {
+        const std::uint8_t* erase = erase_.empty() ? nullptr : erase_.data();
+        if (wide_.empty() && !loose_) {
+            kernel.draw(band_, capsules_.data(), marks, count, erase);
+            return;
         }
-        kernel.resolve(band_, pixels);
-    }
-
-    // Joins the strips where a stroke goes on smoothly.
-    void join_strips() {
-        turns_.resize(strips_.size());
-        float turned = 0;  // along the strokes so far, in radians
-        std::int32_t joined = 0;
-        for (std::size_t i = 0; i < strips_.size(); ++i) {
-            Strip& strip = strips_[i];
-            const auto own = static_cast<std::int32_t>(i);
-            if (!segments_[i].continues) {
-                joined = own;
+        for (std::int64_t i = 0; i < count; ++i) {
+            if (marks[i] < 0) {
+                draw_wide(band_, wide_[~marks[i]]);
+            } else if (capsules_[marks[i] / kGroup].arc0[marks[i] % kGroup] != nullptr) {
+                kernel.draw(band_, capsules_.data(), marks + i, 1, erase);
             } else {
-                Strip& before = strips_[i - 1];
-                const bool reversed = segments_[i].reversed, before_reversed = segments_[i - 1].reversed;
-                const float sign = reversed == before_reversed ? 1.0f : -1.0f;
-                const float dx = sign * strip.ux - before.ux, dy = sign * strip.uy - before.uy;
-                const float turn = std::sqrt(dx * dx + dy * dy);
-                turned += turn;
-                if (turn < kSmoothTurn) {
-                    // The wedge between the two, as far out as a pixel's centre may lie.
-                    const float wedge = 0.55f * turn * (strip.radius + 0.75f) + 0.01f;
-                    before.open_start &= !before_reversed;
-                    before.open_end &= before_reversed;
-                    (before_reversed ? before.first : before.last) = before_reversed ? -wedge : before.length + wedge;
-                    strip.open_end = !reversed;
-                    strip.open_start = reversed;
-                    (reversed ? strip.last : strip.first) = reversed ? strip.length + wedge : -wedge;
-                    while (turned - turns_[joined] > kSmoothTurn) ++joined;
-                } else {
-                    joined = own;
-                }
+                draw_loose(kernel, marks[i], erase);
             }
-            turns_[i] = turned;
-            strip.joined = joined;
         }
     }
 
-    void draw_strips(const Kernel& kernel, const Mark* marks, std::int64_t count, std::uint8_t* pixels) {
-        const std::size_t area = static_cast<std::size_t>(band_.rows) * band_.size;
-        if (owners_.size() < area || base_ + strips_.size() > 0xffff) {
-            owners_.assign(std::max(area, owners_.size()), 0);
-            base_ = 1;
-        }
-        std::fill_n(pixels, area, std::uint8_t{0});
-        if (places_.size() < area) places_.resize(area);
-        const StripBand strips{pixels,     owners_.data(),  band_.touched, places_.data(), band_.touched_stride,
-                               band_.size, band_.first_row, band_.rows,    static_cast<std::uint16_t>(base_)};
-        kernel.draw_strips(strips, capsules_.data(), strips_.data(), marks, count);
-        kernel.settle_doubts(band_, strips, capsules_.data(), marks, count);
-        base_ += strips_.size();
+    // A capsule whose arcs there is no room for is drawn with arcs of its own.
+    void draw_loose(const Kernel& kernel, Mark mark, const std::uint8_t* erase) {
+        CapsuleBlock& c = capsules_[mark / kGroup];
+        const int lane = mark % kGroup;
+        const float radius = segments_[mark / kGroup].radius[lane];
+        const int length = Arcs::length(arc_reach(radius));
+        own_arcs_.resize(2 * static_cast<std::size_t>(length));
+        c.arc0[lane] = Arcs::write(radius, c.phase0[lane], own_arcs_.data());
+        c.arc1[lane] = Arcs::write(radius, c.phase1[lane], own_arcs_.data() + length);
+        kernel.draw(band_, capsules_.data(), &mark, 1, erase);
+        c.arc0[lane] = c.arc1[lane] = nullptr;
     }
 
     int band_rows_ = 0;
     bool sorted_ = false;  // whether band_marks_ is in use
+    bool loose_ = false;   // whether a capsule has no arcs
     Band band_{};
-    std::unique_ptr<std::uint32_t[], Free> words_;
-    std::size_t word_bytes_ = 0;
+    std::unique_ptr<std::uint16_t[], Free> words_;
+    std::size_t words_count_ = 0;
     std::vector<std::uint64_t> touched_;
-    std::vector<Segment> segments_;
-    std::vector<Capsule> capsules_;      // of the segments
-    std::vector<Strip> strips_;          // of the segments, where a canvas is drawn by strips
-    std::vector<float> turns_;
-    std::vector<std::uint16_t> owners_;  // see StripBand; what is below base_ is of earlier drawings
-    std::vector<std::uint32_t> places_;
-    std::size_t base_ = 1;
+    std::int32_t count_ = 0;               // of segments
+    std::vector<SegmentBlock> segments_;
+    std::vector<CapsuleBlock> capsules_;   // of the segments
+    std::vector<std::uint8_t> erase_;      // whether a segment erases; empty where none does
+    std::vector<std::int16_t> own_arcs_;
     std::vector<WideCapsule> wide_;
     std::vector<Mark> marks_, band_marks_;
     std::vector<std::int64_t> band_offsets_, next_;
+    Arcs arcs_;
 };
 
 std::int64_t useful_threads(const SketchBatchView& batch, const Canvas* canvases, std::int64_t count, int threads) {

@@ -1,4 +1,5 @@
-// Capsules of thousands of pixels, in double precision and plain C++: rare, and their time is that of filling pixels.
+// Capsules of dozens to thousands of pixels, in double precision and plain C++: rare, and their time is that of filling
+// pixels.
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
@@ -22,31 +23,37 @@ Chord chord(const WideCapsule& c, double y) {
     return cut;
 }
 
+// Samples [begin, end) of a tile, as bits.
+std::uint16_t bits(double begin, double end) {
+    const auto ones_from = [](double place) {
+        return 0xffffu << static_cast<int>(std::clamp(place, 0.0, static_cast<double>(kTileSamples)));
+    };
+    return static_cast<std::uint16_t>(ones_from(begin) & ~ones_from(end));
+}
+
 }  // namespace
 
 void draw_wide(const Band& band, const WideCapsule& c) {
-    const double top = c.y0 - c.radius, bottom = c.y1 + c.radius;
-    const double width = static_cast<double>(band.size) * kColumns;
-    for (int line = 0; line < band.rows * kLines; ++line) {
-        const double y = band.first_row + (line + 0.5) / kLines;
-        if (y < top || y > bottom) continue;
-        const Chord cut = chord(c, y);
-        const int begin = static_cast<int>(std::clamp(cut.left * kColumns + 0.5, 0.0, width));
-        const int end = static_cast<int>(std::clamp(cut.right * kColumns + 0.5, 0.0, width));
-        const int row = line / kLines;
-        for (int at = begin; at < end;) {
-            const int column = at / kColumns, stop = std::min((column + 1) * kColumns, end);
-            const std::uint32_t samples = ~std::uint32_t{0} >> (kColumns - (stop - at)) << (at % kColumns);
-            const std::size_t pixel = static_cast<std::size_t>(row) * band.size + column;
-            std::uint32_t& word = band.words[pixel * kLines + line % kLines];
-            if (c.erase) {
-                word &= ~samples;
-            } else {
-                word |= samples;
-                band.touched[static_cast<std::size_t>(row) * band.touched_stride + column / 64] |=
-                    std::uint64_t{1} << (column % 64);
-            }
-            at = stop;
+    constexpr double kUnit = kUnits / kSamples;
+    const double bounds[2] = {c.y0 - c.radius - band.first_row, c.y1 + c.radius - band.first_row};
+    const int first = static_cast<int>(std::clamp(bounds[0] * kLines, 0.0, band.rows * static_cast<double>(kLines)));
+    const int last = static_cast<int>(std::clamp(bounds[1] * kLines, -1.0, band.rows * kLines - 1.0));
+    for (int line = first; line <= last; ++line) {
+        const double y = (line + 0.5) / kLines;
+        if (y < bounds[0] || y > bounds[1]) continue;
+        const Chord cut = chord(c, band.first_row + y);
+        const int left = static_cast<int>(std::clamp(cut.left, 0.0, band.size - 1.0));
+        const int right = static_cast<int>(std::clamp(cut.right, 0.0, band.size - 1.0));
+        const std::ptrdiff_t pair = line / kTileLines;
+        std::uint16_t* const words = band.words + pair * 2 * band.size * kTileLines + line % kTileLines;
+        std::uint64_t* const touched = band.touched + pair * band.stride;
+        for (int half = 2 * left; half < 2 * right + 2; ++half) {
+            const double shift = kUnit / 2 + (half % 2 ? -stagger(line) : stagger(line));
+            const auto place = [&](double x) { return ((x - half * 0.5) * kUnits - shift) / kUnit; };
+            const std::uint16_t samples = bits(std::ceil(place(cut.left)), std::floor(place(cut.right)) + 1);
+            std::uint16_t& word = words[static_cast<std::ptrdiff_t>(half) * kTileLines];
+            word = static_cast<std::uint16_t>(c.erase ? word & ~samples : word | samples);
+            touched[half / 128] |= std::uint64_t{1} << (half / 2 % 64);
         }
     }
 }

@@ -1,0 +1,44 @@
+#include "raster/arcs.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+namespace sketchynet {
+
+Arc Arcs::write(float radius, int phase, std::int16_t* numbers) {
+    // A line that touches the disc is one of its lines.
+    constexpr double kError = 1e-9;
+    const int reach = arc_reach(radius), middle = reach + kTileLines;
+    std::fill_n(numbers, length(reach), kNoChord);
+    const double squared = static_cast<double>(radius) * radius;
+    for (int k = -reach; k < reach; ++k) {
+        const double away = (k + 0.5 - static_cast<double>(phase) / kPhases) / kLines, left = squared - away * away;
+        if (left >= -kError) {
+            numbers[middle + k] = static_cast<std::int16_t>(std::sqrt(std::max(left, 0.0)) * kUnits + 0.5);
+        }
+    }
+    return numbers + middle;
+}
+
+Arc Arcs::find(float radius, int phase) {
+    std::uint32_t bits;
+    std::memcpy(&bits, &radius, sizeof bits);
+    Table& table = tables_[bits * 0x9e3779b1u >> 26];
+    static_assert(std::tuple_size_v<decltype(tables_)> == 1 << 6);
+    if (table.radius != radius) {
+        if (table.canvas == canvas_) return nullptr;
+        table.radius = radius;
+        table.length = length(arc_reach(radius));
+        table.written = 0;
+        table.numbers.resize(static_cast<std::size_t>(table.length) * kPhases);
+    }
+    table.canvas = canvas_;
+    std::int16_t* const numbers = table.numbers.data() + static_cast<std::ptrdiff_t>(table.length) * phase;
+    const std::uint64_t bit = std::uint64_t{1} << phase;
+    if (table.written & bit) return numbers + table.length / 2;
+    table.written |= bit;
+    return write(radius, phase, numbers);
+}
+
+}  // namespace sketchynet
