@@ -33,7 +33,7 @@ def rasterize(
     """Draws every sketch on a square canvas: ink coverage of the union of its round-capped, round-joined strokes.
 
     A pixel's value is the share of its square that is inked, counted on 16 lines of 32 samples and rounded to
-    0..255. Ink that overlaps itself counts once; an eraser stroke takes away the ink of the strokes before it. What
+    0..255; ink added never makes a pixel lighter. Ink that overlaps itself counts once; an eraser stroke takes away the ink of the strokes before it. What
     lies outside the unit frame is clipped. The result is the same for every number of threads, batch and instruction
     set, and without erasers for every order of strokes and points.
 

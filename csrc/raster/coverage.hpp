@@ -11,13 +11,14 @@
 
 namespace sketchynet {
 
-constexpr int kLines = 16;       // sample lines a pixel: line j lies at y = (j + 1/2) / kLines
-constexpr int kSamples = 32;     // samples a line and pixel
-constexpr int kUnits = 512;      // units of x a pixel, kUnits / kSamples = 16 a sample
-constexpr int kTileLines = 32;   // lines of a tile
-constexpr int kTileSamples = 16; // samples a line of a tile
-constexpr int kPhases = 64;      // the ends of a capsule lie on y = i / (kPhases * kLines)
-constexpr int kGroup = 16;       // capsules a block
+constexpr int kLines = 16;            // sample lines a pixel: line j lies at y = (j + 1/2) / kLines
+constexpr int kSamples = 32;          // samples a line and pixel
+constexpr int kUnits = 512;           // units of x a pixel, 16 a sample
+constexpr int kTileLines = 32;        // lines of a tile
+constexpr int kTileSamples = 16;      // samples a line of a tile
+constexpr int kPhases = 64;           // the ends of a capsule lie on y = i / (kPhases * kLines)
+constexpr int kGroup = 16;            // capsules a block
+constexpr int kMiddleLine = 1 << 14;  // counted from here, lines of the largest canvas and around it fit 16 bits
 
 // Where the samples of a line lie: number i of the left half of a pixel at 16 i + 8 + stagger(line) units, those of the
 // right half the other way about. A steep edge so meets another fraction of a sample on every line, and the pattern is
@@ -49,7 +50,8 @@ struct SegmentBlock {
 
 // kGroup capsules in units from `column`, an own column of pixels, and in lines of the canvas. A line cuts a capsule, a
 // convex shape, in one chord. Either end of the chord lies on one of two discs or on a straight edge; the edges lie
-// `half` units beside the segment, on the lines [left_first, left_last] and [right_first, right_last].
+// `half` units beside the segment, on the lines [left_first, left_last] and [right_first, right_last], which count from
+// kMiddleLine.
 struct CapsuleBlock {
     using Numbers = std::int32_t[kGroup];
     Numbers column;
@@ -59,24 +61,27 @@ struct CapsuleBlock {
     Numbers x1_left, x1_right;        // the lower end
     Numbers line0, phase0;            // the line of the upper end and its place in it
     Numbers line1, phase1;
-    Numbers centre, centre_fraction;  // where the segment's own line crosses line `first`: units and 1/65536 of them
+    Numbers offset0, offset1;         // of their arcs in a table with one after the other
+    Numbers centre;                   // x of the middle of the segment, in 1/65536 unit
+    Numbers ends;                     // sum of y of both ends, in 1/kPhases of a line
     Numbers slope;                    // 1/65536 unit a line
     Numbers half;
     Numbers left_first, left_last, right_first, right_last;
     Numbers reach;                    // of the arcs
-    Arc arc0[kGroup], arc1[kGroup];   // filled in by the caller; null: none
+    Arc arcs[kGroup];                 // their table, filled in by the caller
 };
 
 // Capsules of `kMostRadius` pixels at most that extend over `kMostExtent` columns at most: 16 bits hold their units.
 constexpr double kMostRadius = 12;
 constexpr float kMostExtent = 36;
 
-// Lines on either side of a disc's centre that may cut it.
+// Lines on either side of a disc's centre that may cut it; and the numbers that an arc takes.
 inline int arc_reach(float radius) { return static_cast<int>(radius * kLines) + 2; }
+constexpr int arc_length(int reach) { return 2 * (reach + kTileLines); }
 
 // The inner loops, compiled once for every instruction set. All give the same bits.
 struct Kernel {
-    // The capsules, but their arcs, of `blocks` blocks of segments.
+    // The capsules, but their `arcs`, of `blocks` blocks of segments.
     void (*prepare)(const SegmentBlock* segments, std::int64_t blocks, CapsuleBlock* capsules);
     // Draws the capsules order[0 .. count), as far as they lie in the band; erases with those that erase[.] says, where
     // it is not null.

@@ -16,12 +16,12 @@ const std::vector<Entry>& runnable() {
         std::vector<Entry> entries;
 #if defined(__x86_64__)
         __builtin_cpu_init();
-        const bool popcnt = __builtin_cpu_supports("popcnt");
-        if (popcnt && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+        const bool bits = __builtin_cpu_supports("popcnt") && __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2");
+        if (bits && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
             __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vpopcntdq")) {
             entries.push_back({"avx512", &kAvx512Kernel});
         }
-        if (popcnt && __builtin_cpu_supports("avx2")) entries.push_back({"avx2", &kAvx2Kernel});
+        if (bits && __builtin_cpu_supports("avx2")) entries.push_back({"avx2", &kAvx2Kernel});
         entries.push_back({"sse2", &kSse2Kernel});
 #endif
         entries.push_back({"portable", &kPortableKernel});

@@ -24,18 +24,20 @@ struct Lanes {
     static Vector max(Vector a, Vector b) { return _mm256_max_epi16(a, b); }
     static Vector multiply(Vector a, Vector b) { return _mm256_mullo_epi16(a, b); }
     static Vector multiply_high(Vector a, Vector b) { return _mm256_mulhi_epu16(a, b); }  // the upper half of a b
-    // What a + b, 16 bits without a sign, carries over: 0 or 1.
-    static Vector carry(Vector a, Vector b) {
-        const Vector less = _mm256_subs_epu16(a, _mm256_add_epi16(a, b));  // above 0 where the sum is less than a
-        return _mm256_add_epi16(_mm256_cmpeq_epi16(less, _mm256_setzero_si256()), set(1));
+    // v + 1 where a < b, without a sign.
+    static Vector one_more_where_less(Vector v, Vector a, Vector b) {
+        const Vector not_less = _mm256_cmpeq_epi16(_mm256_subs_epu16(b, a), _mm256_setzero_si256());
+        return add(v, add(not_less, set(1)));
     }
+    // v - 1 where a is 0.
+    static Vector one_less_where_zero(Vector v, Vector a) { return add(v, _mm256_cmpeq_epi16(a, _mm256_setzero_si256())); }
     static Vector shift_right_4(Vector a) { return _mm256_srli_epi16(a, 4); }
-    // min (max) of a and b on the lines [first, last] of the vector, else a.
-    static Vector min_on(int first, int last, Vector a, Vector b) {
-        return _mm256_blendv_epi8(a, min(a, b), lines(first, last));
+    // min (max) of a and b where low <= v <= high, else a.
+    static Vector min_between(Vector low, Vector v, Vector high, Vector a, Vector b) {
+        return _mm256_blendv_epi8(min(a, b), a, outside(low, v, high));
     }
-    static Vector max_on(int first, int last, Vector a, Vector b) {
-        return _mm256_blendv_epi8(a, max(a, b), lines(first, last));
+    static Vector max_between(Vector low, Vector v, Vector high, Vector a, Vector b) {
+        return _mm256_blendv_epi8(max(a, b), a, outside(low, v, high));
     }
     // Sets (or clears) on every line the bits [begin, end), as far as they lie in [0, 16).
     template <bool kErase>
@@ -52,11 +54,8 @@ struct Lanes {
     }
 
 private:
-    static Vector lines(int first, int last) {
-        const Vector numbers = _mm256_setr_epi16(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-        const int from = first > 0 ? first : 0, to = last < kCount - 1 ? last : kCount - 1;
-        const Vector early = _mm256_cmpgt_epi16(set(from < kCount ? from : kCount), numbers);
-        return _mm256_andnot_si256(early, _mm256_cmpgt_epi16(set(to < 0 ? 0 : to + 1), numbers));
+    static Vector outside(Vector low, Vector v, Vector high) {
+        return _mm256_or_si256(_mm256_cmpgt_epi16(low, v), _mm256_cmpgt_epi16(v, high));
     }
     // 0xffff << place, 0 from 16 on: each byte by a table of the eight shifts of its own bits.
     static Vector ones_from(Vector place) {

@@ -24,17 +24,21 @@ struct Lanes {
     static Vector max(Vector a, Vector b) { return _mm512_max_epi16(a, b); }
     static Vector multiply(Vector a, Vector b) { return _mm512_mullo_epi16(a, b); }
     static Vector multiply_high(Vector a, Vector b) { return _mm512_mulhi_epu16(a, b); }  // the upper half of a b
-    // What a + b, 16 bits without a sign, carries over: 0 or 1.
-    static Vector carry(Vector a, Vector b) {
-        return _mm512_maskz_mov_epi16(_mm512_cmplt_epu16_mask(_mm512_add_epi16(a, b), a), _mm512_set1_epi16(1));
+    // v + 1 where a < b, without a sign.
+    static Vector one_more_where_less(Vector v, Vector a, Vector b) {
+        return _mm512_mask_add_epi16(v, _mm512_cmplt_epu16_mask(a, b), v, _mm512_set1_epi16(1));
+    }
+    // v - 1 where a is 0.
+    static Vector one_less_where_zero(Vector v, Vector a) {
+        return _mm512_mask_sub_epi16(v, _mm512_testn_epi16_mask(a, a), v, _mm512_set1_epi16(1));
     }
     static Vector shift_right_4(Vector a) { return _mm512_srli_epi16(a, 4); }
-    // min (max) of a and b on the lines [first, last] of the vector, else a.
-    static Vector min_on(int first, int last, Vector a, Vector b) {
-        return _mm512_mask_min_epi16(a, lines(first, last), a, b);
+    // min (max) of a and b where low <= v <= high, else a.
+    static Vector min_between(Vector low, Vector v, Vector high, Vector a, Vector b) {
+        return _mm512_mask_min_epi16(a, between(low, v, high), a, b);
     }
-    static Vector max_on(int first, int last, Vector a, Vector b) {
-        return _mm512_mask_max_epi16(a, lines(first, last), a, b);
+    static Vector max_between(Vector low, Vector v, Vector high, Vector a, Vector b) {
+        return _mm512_mask_max_epi16(a, between(low, v, high), a, b);
     }
     // Sets (or clears) on every line the bits [begin, end), as far as they lie in [0, 16).
     template <bool kErase>
@@ -47,10 +51,8 @@ struct Lanes {
     }
 
 private:
-    static __mmask32 lines(int first, int last) {
-        const int from = first > 0 ? first : 0, to = last < kCount - 1 ? last : kCount - 1;
-        const std::uint32_t bits = static_cast<std::uint32_t>((2ull << (to & 63)) - (1ull << (from & 63)));
-        return from > to ? 0 : bits;
+    static __mmask32 between(Vector low, Vector v, Vector high) {
+        return _mm512_mask_cmple_epi16_mask(_mm512_cmple_epi16_mask(low, v), v, high);
     }
 };
 

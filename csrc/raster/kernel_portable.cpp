@@ -57,19 +57,23 @@ struct Lanes {
     static Vector multiply_high(Vector a, Vector b) {
         return each([&](int i) { return (std::uint32_t{std::uint16_t(a.v[i])} * std::uint16_t(b.v[i])) >> 16; });
     }
-    // What a + b, 16 bits without a sign, carries over: 0 or 1.
-    static Vector carry(Vector a, Vector b) {
-        return each([&](int i) { return (std::uint16_t(a.v[i]) + std::uint16_t(b.v[i])) >> 16; });
+    // v + 1 where a < b, without a sign.
+    static Vector one_more_where_less(Vector v, Vector a, Vector b) {
+        return each([&](int i) { return v.v[i] + (std::uint16_t(a.v[i]) < std::uint16_t(b.v[i])); });
+    }
+    // v - 1 where a is 0.
+    static Vector one_less_where_zero(Vector v, Vector a) {
+        return each([&](int i) { return v.v[i] - (a.v[i] == 0); });
     }
     static Vector shift_right_4(Vector a) {
         return each([&](int i) { return a.v[i] >> 4; });
     }
-    // min (max) of a and b on the lines [first, last] of the vector, else a.
-    static Vector min_on(int first, int last, Vector a, Vector b) {
-        return each([&](int i) { return i >= first && i <= last && b.v[i] < a.v[i] ? b.v[i] : a.v[i]; });
+    // min (max) of a and b where low <= v <= high, else a.
+    static Vector min_between(Vector low, Vector v, Vector high, Vector a, Vector b) {
+        return each([&](int i) { return low.v[i] <= v.v[i] && v.v[i] <= high.v[i] && b.v[i] < a.v[i] ? b.v[i] : a.v[i]; });
     }
-    static Vector max_on(int first, int last, Vector a, Vector b) {
-        return each([&](int i) { return i >= first && i <= last && b.v[i] > a.v[i] ? b.v[i] : a.v[i]; });
+    static Vector max_between(Vector low, Vector v, Vector high, Vector a, Vector b) {
+        return each([&](int i) { return low.v[i] <= v.v[i] && v.v[i] <= high.v[i] && b.v[i] > a.v[i] ? b.v[i] : a.v[i]; });
     }
     // Sets (or clears) on every line the bits [begin, end), as far as they lie in [0, 16).
     template <bool kErase>

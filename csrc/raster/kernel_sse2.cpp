@@ -24,15 +24,21 @@ struct Lanes {
     static Vector max(Vector a, Vector b) { return _mm_max_epi16(a, b); }
     static Vector multiply(Vector a, Vector b) { return _mm_mullo_epi16(a, b); }
     static Vector multiply_high(Vector a, Vector b) { return _mm_mulhi_epu16(a, b); }  // the upper half of a b
-    // What a + b, 16 bits without a sign, carries over: 0 or 1.
-    static Vector carry(Vector a, Vector b) {
-        const Vector less = _mm_subs_epu16(a, _mm_add_epi16(a, b));  // above 0 where the sum is less than a
-        return _mm_add_epi16(_mm_cmpeq_epi16(less, _mm_setzero_si128()), set(1));
+    // v + 1 where a < b, without a sign.
+    static Vector one_more_where_less(Vector v, Vector a, Vector b) {
+        const Vector not_less = _mm_cmpeq_epi16(_mm_subs_epu16(b, a), _mm_setzero_si128());
+        return add(v, add(not_less, set(1)));
     }
+    // v - 1 where a is 0.
+    static Vector one_less_where_zero(Vector v, Vector a) { return add(v, _mm_cmpeq_epi16(a, _mm_setzero_si128())); }
     static Vector shift_right_4(Vector a) { return _mm_srli_epi16(a, 4); }
-    // min (max) of a and b on the lines [first, last] of the vector, else a.
-    static Vector min_on(int first, int last, Vector a, Vector b) { return choose(lines(first, last), min(a, b), a); }
-    static Vector max_on(int first, int last, Vector a, Vector b) { return choose(lines(first, last), max(a, b), a); }
+    // min (max) of a and b where low <= v <= high, else a.
+    static Vector min_between(Vector low, Vector v, Vector high, Vector a, Vector b) {
+        return choose(outside(low, v, high), a, min(a, b));
+    }
+    static Vector max_between(Vector low, Vector v, Vector high, Vector a, Vector b) {
+        return choose(outside(low, v, high), a, max(a, b));
+    }
     // Sets (or clears) on every line the bits [begin, end), as far as they lie in [0, 16).
     template <bool kErase>
     static void mark(std::uint16_t* words, Vector begin, Vector end) {
@@ -50,11 +56,8 @@ private:
     static Vector choose(Vector mask, Vector yes, Vector no) {
         return _mm_or_si128(_mm_and_si128(mask, yes), _mm_andnot_si128(mask, no));
     }
-    static Vector lines(int first, int last) {
-        const Vector numbers = _mm_setr_epi16(0, 1, 2, 3, 4, 5, 6, 7);
-        const int from = first > 0 ? first : 0, to = last < kCount - 1 ? last : kCount - 1;
-        const Vector early = _mm_cmpgt_epi16(set(from < kCount ? from : kCount), numbers);
-        return _mm_andnot_si128(early, _mm_cmpgt_epi16(set(to < 0 ? 0 : to + 1), numbers));
+    static Vector outside(Vector low, Vector v, Vector high) {
+        return _mm_or_si128(_mm_cmpgt_epi16(low, v), _mm_cmpgt_epi16(v, high));
     }
     // 0xffff << place, 0 from 16 on: -(2^place), a product of the powers that its bits stand for.
     static Vector ones_from(Vector place) {

@@ -67,14 +67,17 @@ inline void prepare_block(const SegmentBlock& s, CapsuleBlock& c) {
     const Ints first = floor_of((y0 - radius) * kLinesOf);
     store(c.first, first);
     store(c.last, floor_of((y1 + radius) * kLinesOf));
-    store(c.reach, to_ints(radius * kLinesOf) + 2);  // arc_reach
+    const Ints reach = to_ints(radius * kLinesOf) + 2, to_middle = reach + kTileLines;  // as arc_reach and arc_length
+    store(c.reach, reach);
+    store(c.offset0, to_middle * (2 * (end0 & (kPhases - 1)) + 1));
+    store(c.offset1, to_middle * (2 * (end1 & (kPhases - 1)) + 1));
 
     Floats length = dx * dx + dy * dy;
     for (int i = 0; i < kGroup; ++i) length[i] = __builtin_sqrtf(length[i]);
     const Floats slope = dx / (level ? one : dy), across = dx / (level ? one : length) * radius;
-    const Ints nowhere = none + (1 << 28);
-    const auto first_line = [&](Floats y) { return level ? nowhere : ceiling_of(y * kLinesOf - 0.5f); };
-    const auto last_line = [&](Floats y) { return level ? -nowhere : floor_of(y * kLinesOf - 0.5f); };
+    const Ints beyond = none + 0x7fff;
+    const auto first_line = [&](Floats y) { return level ? beyond : ceiling_of(y * kLinesOf - 0.5f) - kMiddleLine; };
+    const auto last_line = [&](Floats y) { return level ? -beyond : floor_of(y * kLinesOf - 0.5f) - kMiddleLine; };
     store(c.left_first, first_line(y0 + across));
     store(c.left_last, last_line(y1 + across));
     store(c.right_first, first_line(y0 - across));
@@ -82,11 +85,8 @@ inline void prepare_block(const SegmentBlock& s, CapsuleBlock& c) {
     // Of a level one only the reach counts, which these bound.
     store(c.half, to_ints((level ? high - low : radius * kUnitsOf * length / (level ? one : dy)) + 0.5f));
     store(c.slope, to_ints(level ? zero : slope * (kUnitsOf / kLinesOf * 65536)));
-    const Floats down = (to_floats(first) + 0.5f) * (1 / kLinesOf) - y0;
-    const Floats centre = level ? 0.5f * (low + high) : x0 + down * slope * kUnitsOf;
-    const Ints whole = floor_of(centre);
-    store(c.centre, whole);
-    store(c.centre_fraction, to_ints((centre - to_floats(whole)) * 65536.0f));
+    store(c.centre, to_ints(0.5f * (x0 + x1) * 65536.0f));
+    store(c.ends, end0 + end1);
 }
 
 void prepare(const SegmentBlock* segments, std::int64_t blocks, CapsuleBlock* capsules) {

@@ -38,9 +38,14 @@ public:
     void draw(const SketchBatchView& batch, const Canvas& canvas, const Kernel& kernel) {
         resize(canvas.size);
         collect(batch, canvas);
-        capsules_.resize(segments_.size());
-        kernel.prepare(segments_.data(), static_cast<std::int64_t>(segments_.size()), capsules_.data());
+        kernel.prepare(segments_.data(), (count_ + kGroup - 1) / kGroup, capsules_.data());
         find_arcs();
+        marks_of_all_ = in_order_.data();
+        marks_count_ = count_ + static_cast<std::int64_t>(wide_.size());
+        if (!wide_.empty()) {
+            list_marks();
+            marks_of_all_ = marks_.data();
+        }
         sorted_ = false;
         if (band_rows_ < canvas.size) assign_bands(canvas.size);
         std::uint8_t* pixels = canvas.pixels;
@@ -50,12 +55,12 @@ public:
             if (sorted_) {
                 draw_band(kernel, band_marks_.data() + band_offsets_[part], band_offsets_[part + 1] - band_offsets_[part]);
             } else {
-                draw_band(kernel, marks_.data(), static_cast<std::int64_t>(marks_.size()));
+                draw_band(kernel, marks_of_all_, marks_count_);
             }
             kernel.resolve(band_, pixels);
             pixels += static_cast<std::size_t>(band_.rows) * canvas.size;
         }
-        if (marks_.capacity() > kKeptMarks) release();
+        if (in_order_.size() > kKeptMarks) release();
     }
 
 private:
@@ -89,84 +94,126 @@ private:
         capsules_ = {};
         erase_ = {};
         wide_ = {};
+        wide_before_ = {};
+        in_order_ = {};
         marks_ = {};
         band_marks_ = {};
     }
 
     // The segments of the canvas' sketch in drawing order.
     void collect(const SketchBatchView& batch, const Canvas& canvas) {
-        segments_.clear();
-        erase_.clear();
         wide_.clear();
-        marks_.clear();
+        wide_before_.clear();
+        erase_.clear();
         count_ = 0;
         const int size = canvas.size;
         const auto scale = static_cast<float>(size);
-        for (std::int64_t s = batch.sketch_offsets[canvas.sketch]; s < batch.sketch_offsets[canvas.sketch + 1]; ++s) {
+        const std::int64_t first = batch.sketch_offsets[canvas.sketch], last = batch.sketch_offsets[canvas.sketch + 1];
+        points_ = batch.stroke_offsets[last] - batch.stroke_offsets[first];
+        make_room(points_);
+        for (std::int64_t s = first; s < last; ++s) {
             const double stated = batch.stroke_widths ? batch.stroke_widths[s] : batch.line_width;
             const double radius = 0.5 * (batch.widths_in_pixels ? stated : std::max(1.0, stated * size));
             const bool erase = batch.erasers != nullptr && batch.erasers[s];
-            const bool wide = radius > kMostRadius;
-            const auto narrow = static_cast<float>(radius), low = -(narrow + 1), high = scale + (narrow + 1);
             const std::int64_t begin = batch.stroke_offsets[s], end = batch.stroke_offsets[s + 1];
             const float* p = batch.points + 2 * begin;
-            const float* const last = batch.points + 2 * (end - 1);
+            const float* const last_point = batch.points + 2 * (end - 1);
             const int next = end - begin == 1 ? 0 : 2;  // one point is a dot
+            const auto narrow = static_cast<float>(radius);
+            // Whether the point is at most radius + 1 pixels outside the canvas.
+            const float middle = 0.5f * scale, away = radius > kMostRadius ? -1.0f : middle + narrow + 1;
+            const auto near = [&](float x, float y) { return std::max(std::abs(x - middle), std::abs(y - middle)) <= away; };
             float x0 = p[0] * scale, y0 = p[1] * scale;
+            bool near0 = near(x0, y0);
+            std::int32_t count = count_;
             do {
                 const float x1 = p[next] * scale, y1 = p[next + 1] * scale;
-                const bool inside = (x0 >= low) & (x0 <= high) & (y0 >= low) & (y0 <= high) & (x1 >= low) & (x1 <= high) &
-                                    (y1 >= low) & (y1 <= high) & (std::abs(x1 - x0) <= kMostExtent);
-                if (inside && !wide) {
-                    add(x0, y0, x1, y1, narrow, erase, batch.erasers != nullptr);
+                const bool near1 = near(x1, y1);
+                if (near0 && near1 && std::abs(x1 - x0) <= kMostExtent) {
+                    put(count++, x0, y0, x1, y1, narrow);
                 } else {
-                    add_clipped(p, p + next, size, radius, erase, batch.erasers != nullptr);
+                    count_ = count;
+                    put_clipped(p, p + next, size, radius, erase);
+                    count = count_;
                 }
-                x0 = x1, y0 = y1;
+                x0 = x1, y0 = y1, near0 = near1;
                 p += 2;
-            } while (p < last);
+            } while (p < last_point);
+            count_ = count;
+            if (batch.erasers != nullptr) erase_.resize(static_cast<std::size_t>(count_), erase);
         }
     }
 
-    void add(float xa, float ya, float xb, float yb, float radius, bool erase, bool any_erase) {
-        const std::int32_t lane = count_ % kGroup;
-        if (lane == 0) segments_.emplace_back();  // zeros: dots that nobody draws
-        SegmentBlock& block = segments_.back();
+    // For so many more segments.
+    void make_room(std::int64_t more) {
+        const auto blocks = static_cast<std::size_t>((count_ + more + kGroup - 1) / kGroup);
+        if (segments_.size() >= blocks) return;
+        segments_.resize(std::max(blocks, segments_.size() * 3 / 2));
+        capsules_.resize(segments_.size());
+        for (auto i = static_cast<Mark>(in_order_.size()); in_order_.size() < segments_.size() * kGroup; ++i) {
+            in_order_.push_back(i);
+        }
+    }
+
+    void put(std::int32_t place, float xa, float ya, float xb, float yb, float radius) {
+        const auto i = static_cast<std::uint32_t>(place);
+        SegmentBlock& block = segments_[i / kGroup];
+        const std::uint32_t lane = i % kGroup;
         block.xa[lane] = xa, block.ya[lane] = ya, block.xb[lane] = xb, block.yb[lane] = yb;
         block.radius[lane] = radius;
-        if (any_erase) erase_.push_back(erase);
-        marks_.push_back(count_++);
     }
 
     // A piece that may reach out of the canvas, is long or wide.
-    void add_clipped(const float* a, const float* b, int size, double radius, bool erase, bool any_erase) {
+    void put_clipped(const float* a, const float* b, int size, double radius, bool erase) {
         Segment segment;
         if (!place(a, b, size, radius, segment)) return;
         if (radius > kMostRadius) {
-            marks_.push_back(~static_cast<Mark>(wide_.size()));
             wide_.push_back(make_wide_capsule(segment, radius, erase, size));
+            wide_before_.push_back(count_);
             return;
         }
         const double x = segment.xa * size, y = segment.ya * size, dx = segment.xb * size - x, dy = segment.yb * size - y;
         const int parts = static_cast<int>(std::abs(dx) / (kMostExtent - 1)) + 1;
+        make_room(points_ + parts);
+        // Cut at whole 1/1024 pixels, so that mirrored pieces have mirrored ends.
+        const auto at = [&](double start, double extent, int i) {
+            const double place = start + extent * i / parts;
+            return static_cast<float>(i == 0 || i == parts ? place : std::nearbyint(place * 1024) / 1024);
+        };
         for (int i = 0; i < parts; ++i) {
-            const double from = static_cast<double>(i) / parts, to = static_cast<double>(i + 1) / parts;
-            add(static_cast<float>(x + dx * from), static_cast<float>(y + dy * from), static_cast<float>(x + dx * to),
-                static_cast<float>(y + dy * to), static_cast<float>(radius), erase, any_erase);
+            put(count_++, at(x, dx, i), at(y, dy, i), at(x, dx, i + 1), at(y, dy, i + 1), static_cast<float>(radius));
         }
     }
 
+    // Tables of arcs for all capsules: runs of the same radius share one.
     void find_arcs() {
         arcs_.begin_canvas();
         loose_ = false;
-        for (std::int32_t i = 0; i < count_; ++i) {
-            CapsuleBlock& c = capsules_[i / kGroup];
-            const int lane = i % kGroup;
-            const float radius = segments_[i / kGroup].radius[lane];
-            c.arc0[lane] = arcs_.find(radius, c.phase0[lane]);
-            c.arc1[lane] = arcs_.find(radius, c.phase1[lane]);
-            loose_ |= c.arc0[lane] == nullptr;
+        for (std::uint32_t i = 0, count = static_cast<std::uint32_t>(count_); i < count;) {
+            const std::uint32_t from = i;
+            const float radius = radius_of(i);
+            std::uint64_t phases = 0;
+            for (; i < count && radius_of(i) == radius; ++i) {
+                const CapsuleBlock& c = capsules_[i / kGroup];
+                phases |= std::uint64_t{1} << c.phase0[i % kGroup] | std::uint64_t{1} << c.phase1[i % kGroup];
+            }
+            const Arc table = arcs_.find(radius, phases);
+            loose_ |= table == nullptr;
+            for (std::uint32_t k = from; k < i; ++k) capsules_[k / kGroup].arcs[k % kGroup] = table;
         }
+    }
+
+    float radius_of(std::uint32_t i) const { return segments_[i / kGroup].radius[i % kGroup]; }
+
+    // All marks in drawing order.
+    void list_marks() {
+        marks_.clear();
+        std::int32_t next = 0;
+        for (std::size_t i = 0; i < wide_.size(); ++i) {
+            for (; next < wide_before_[i]; ++next) marks_.push_back(next);
+            marks_.push_back(~static_cast<Mark>(i));
+        }
+        for (; next < count_; ++next) marks_.push_back(next);
     }
 
     // Sorts the marks by the bands that they reach, each kept in drawing order: a band then costs its own marks only.
@@ -187,16 +234,17 @@ private:
             return std::pair<int, int>(static_cast<int>(std::clamp(top, 0.0, bands - 1.0)),
                                        static_cast<int>(std::clamp(bottom, 0.0, bands - 1.0)));
         };
-        for (const Mark mark : marks_) {
-            const auto [first, last] = reach(mark);
+        for (std::int64_t i = 0; i < marks_count_; ++i) {
+            const auto [first, last] = reach(marks_of_all_[i]);
             for (int band = first; band <= last; ++band) ++band_offsets_[band + 1];
         }
         for (int band = 0; band < bands; ++band) band_offsets_[band + 1] += band_offsets_[band];
-        sorted_ = band_offsets_[bands] <= static_cast<std::int64_t>(marks_.size()) * std::max(bands / 4, 4);
+        sorted_ = band_offsets_[bands] <= marks_count_ * std::max(bands / 4, 4);
         if (!sorted_) return;
         band_marks_.resize(band_offsets_[bands]);
         next_.assign(band_offsets_.begin(), band_offsets_.end() - 1);
-        for (const Mark mark : marks_) {
+        for (std::int64_t i = 0; i < marks_count_; ++i) {
+            const Mark mark = marks_of_all_[i];
             const auto [first, last] = reach(mark);
             for (int band = first; band <= last; ++band) band_marks_[next_[band]++] = mark;
         }
@@ -211,7 +259,7 @@ private:
         for (std::int64_t i = 0; i < count; ++i) {
             if (marks[i] < 0) {
                 draw_wide(band_, wide_[~marks[i]]);
-            } else if (capsules_[marks[i] / kGroup].arc0[marks[i] % kGroup] != nullptr) {
+            } else if (capsules_[static_cast<std::size_t>(marks[i] / kGroup)].arcs[marks[i] % kGroup] != nullptr) {
                 kernel.draw(band_, capsules_.data(), marks + i, 1, erase);
             } else {
                 draw_loose(kernel, marks[i], erase);
@@ -221,15 +269,19 @@ private:
 
     // A capsule whose arcs there is no room for is drawn with arcs of its own.
     void draw_loose(const Kernel& kernel, Mark mark, const std::uint8_t* erase) {
-        CapsuleBlock& c = capsules_[mark / kGroup];
         const int lane = mark % kGroup;
-        const float radius = segments_[mark / kGroup].radius[lane];
-        const int length = Arcs::length(arc_reach(radius));
+        CapsuleBlock& c = capsules_[static_cast<std::size_t>(mark / kGroup)];
+        const CapsuleBlock kept = c;
+        const float radius = radius_of(static_cast<std::uint32_t>(mark));
+        const int length = arc_length(arc_reach(radius));
         own_arcs_.resize(2 * static_cast<std::size_t>(length));
-        c.arc0[lane] = Arcs::write(radius, c.phase0[lane], own_arcs_.data());
-        c.arc1[lane] = Arcs::write(radius, c.phase1[lane], own_arcs_.data() + length);
+        Arcs::write(radius, c.phase0[lane], own_arcs_.data());
+        Arcs::write(radius, c.phase1[lane], own_arcs_.data() + length);
+        c.arcs[lane] = own_arcs_.data();
+        c.offset0[lane] = length / 2;
+        c.offset1[lane] = length + length / 2;
         kernel.draw(band_, capsules_.data(), &mark, 1, erase);
-        c.arc0[lane] = c.arc1[lane] = nullptr;
+        c = kept;
     }
 
     int band_rows_ = 0;
@@ -239,13 +291,18 @@ private:
     std::unique_ptr<std::uint16_t[], Free> words_;
     std::size_t words_count_ = 0;
     std::vector<std::uint64_t> touched_;
+    std::int64_t points_ = 0;              // of the sketch: no more segments follow, but those of long ones
     std::int32_t count_ = 0;               // of segments
+    std::int64_t marks_count_ = 0;
     std::vector<SegmentBlock> segments_;
     std::vector<CapsuleBlock> capsules_;   // of the segments
     std::vector<std::uint8_t> erase_;      // whether a segment erases; empty where none does
     std::vector<std::int16_t> own_arcs_;
     std::vector<WideCapsule> wide_;
+    std::vector<std::int32_t> wide_before_;  // the segment that follows a wide capsule
+    std::vector<Mark> in_order_;             // 0, 1, 2, ...
     std::vector<Mark> marks_, band_marks_;
+    const Mark* marks_of_all_ = nullptr;
     std::vector<std::int64_t> band_offsets_, next_;
     Arcs arcs_;
 };
@@ -271,7 +328,8 @@ void rasterize(const SketchBatchView& batch, const Canvas* canvases, std::int64_
 
     const auto work = [&] {
         try {
-            thread_local Scratch scratch;
+            thread_local const std::unique_ptr<Scratch> kept = std::make_unique<Scratch>();
+            Scratch& scratch = *kept;
             for (std::int64_t i = next++; i < count; i = next++) scratch.draw(batch, canvases[i], kernel);
         } catch (...) {
             next = count;  // the others stop at their next canvas

@@ -27,7 +27,7 @@ struct Canvas {
 // the canvas' sketch and size alone. Throws what a thread threw (std::bad_alloc).
 //
 // Time: a capsule costs the pixels of its bounding rows that it may touch, a canvas the bytes of its pixels, a batch its
-// points; nothing is visited twice, whatever the input.
+// points; no capsule visits a pixel twice, whatever the input.
 void rasterize(const SketchBatchView& batch, const Canvas* canvases, std::int64_t count, int threads);
 
 }  // namespace sketchynet
