@@ -58,8 +58,10 @@ def _points(summary: dict[str, Any]) -> list[dict[str, Any]]:
     for name, scopes in summary["systems"].items():
         f = scopes["all"]
         network = name.partition("@")[0]
-        group = "v2 candidates" if "[" in name else network
-        label = name.partition("@")[2] or name.removeprefix("v2[").removesuffix("]")
+        group, label = network, name.partition("@")[2] or name
+        if "[" in name:
+            budget = name.startswith("v2[<=")
+            group, label = ("v2 budgets", "") if budget else ("v2 candidates", name[3:-1])
         points.append(
             {
                 "label": label,

@@ -35,6 +35,7 @@ GROUPS: dict[str, tuple[str, str, str, float]] = {
     "shuffled": ("shuffled choices", PURPLE, "v", 7),
     "rule": ("rule on the strokes", GREEN, "P", 7),
     "v2 candidates": ("V2 at other prices", SKY, "p", 6),
+    "v2 budgets": ("V2 at other budgets", VERMILLION, ".", 6),
 }
 HOLLOW = {"oracle"}
 SPARE_COLOURS = (SKY, GREEN, PURPLE, ORANGE, BLUE)
@@ -75,7 +76,7 @@ def picture(path: Path, width: float, height: float, dpi: int = 150) -> Iterator
 def accuracy_flops_plot(points: Sequence[Mapping[str, Any]], path: Path, title: str) -> Path:
     """Accuracy over cost, one mark a network or canvas.
 
-    points: mappings with `label` (short text beside the mark), `gflops` (> 0, a query), `accuracy` (a share, 0 to
+    points: mappings with `label` (short text beside the mark, or none), `gflops` (> 0, a query), `accuracy` (a share, 0 to
     1), `group` (full, direct, v1, v2, oracle, mixture, shuffled, or any other name), and optionally `low` and `high`
     (the interval) and `connect`. Points of one group are joined in order of cost (fixed canvases of one network)
     unless `connect` is False.
@@ -114,7 +115,8 @@ def accuracy_flops_plot(points: Sequence[Mapping[str, Any]], path: Path, title: 
                       for p in members if _has_interval(p)]
             for point, x, y in zip(members, cost, share, strict=True):
                 marks.append((x, y))
-                texts.append((x, y, point["label"], colour, name == "v2"))
+                if point["label"]:
+                    texts.append((x, y, point["label"], colour, name == "v2"))
         values = [100 * float(point.get(key) or point["accuracy"]) for point in points
                   for key in ("accuracy", "low", "high")]
         room = max(2.0, 0.1 * (max(values) - min(values)))

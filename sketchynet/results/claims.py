@@ -203,41 +203,32 @@ def _by_policy(pools: dict[str, Pool], reference: Pool | None) -> str:
         rivals = ("mixture", "shuffled", "rule")
         row += [interval_text(pooled.difference("v2", r)) if r in pooled.systems else "–" for r in rivals]
         rows.append([*row, _ids(pooled)])
-    return "\n\n".join([markdown([*columns, "runs"], rows), *_prices(pools)])
+    return "\n\n".join([markdown([*columns, "runs"], rows), *_budgets(pools)])
 
 
-def _prices(pools: dict[str, Pool]) -> list[str]:
-    """V2 as trained at every price, before calibration: what the Pareto curve is made of."""
+def _budgets(pools: dict[str, Pool]) -> list[str]:
+    """V2 calibrated to every share of the largest canvas's FLOPs, against the best mixture of canvases at its cost."""
     rows = []
     for variant, pooled in pools.items():
-        for name, accuracy, cost in _priced(pooled):
-            rows.append([variant, name, f"{cost:.4f}", percent(accuracy)])
-    return [markdown(["configuration", "λ_F", "GFLOPs", "Acc@1"], rows)] if rows else []
-
-
-def _priced(pooled: Pool) -> list[tuple[str, float, float]]:
-    """Price, mean Acc@1 and mean GFLOPs of every policy as trained, ascending by price."""
-    shared = set.intersection(*(set(run.values["systems"]) for run in pooled.runs))
-    names = sorted((n for n in shared if n.startswith("v2[")), key=lambda n: float(n[3:-1]))
-    return [
-        (
-            name[3:-1],
-            float(pooled.figure(name, "acc1").mean()),
-            float(pooled.figure(name, "gflops").mean()),
-        )
-        for name in names
-    ]
+        for name in pooled.bracketed("v2[<="):
+            mixture = pooled.mixture_hits(name)
+            gap = bootstrap_interval(pooled.mean_hits(name) - mixture, resamples=RESAMPLES)
+            cost = pooled.figure(name, "gflops").mean()
+            figures = [f"{cost:.4f}", spread_text(pooled.figure(name, "acc1")), percent(float(mixture.mean())), interval_text(gap)]
+            rows.append([variant, f"{100 * float(name[5:-1]):g} %", *figures])
+    columns = ["configuration", "budget", "GFLOPs", "V2 Acc@1", "best mixture of fixed canvases at that cost", "difference"]
+    return [markdown(columns, rows)] if rows else []
 
 
 def _policy_points(pools: dict[str, Pool]) -> list[dict[str, Any]]:
-    """Fixed canvases of the first configuration and the policies of all at every price."""
+    """Fixed canvases of the first configuration, and V2 of all configurations at every budget."""
     first = next(iter(pools.values()))
-    points = []
-    for size in first.canvases:
-        figures = [run.figures(f"v1@{size}") for run in first.runs]
-        cost, accuracy = (float(np.mean([f[key] for f in figures])) for key in ("gflops", "acc1"))
-        points.append({"label": str(size), "group": "v1", "gflops": cost, "accuracy": accuracy})
+
+    def point(pooled: Pool, system: str, label: str, group: str) -> dict[str, Any]:
+        cost, accuracy = (float(pooled.figure(system, key).mean()) for key in ("gflops", "acc1"))
+        return {"label": label, "group": group, "gflops": cost, "accuracy": accuracy}
+
+    points = [point(first, f"v1@{size}", str(size), "v1") for size in first.canvases]
     for variant, pooled in pools.items():
-        for price, accuracy, cost in _priced(pooled):
-            points.append({"label": price, "group": variant, "gflops": cost, "accuracy": accuracy})
+        points += [point(pooled, name, "", variant) for name in pooled.bracketed("v2[<=")]
     return points

@@ -20,6 +20,7 @@ from sketchynet.report import display_name
 from sketchynet.results.summary import Summary
 from sketchynet.retrieval import Interval, bootstrap_interval
 from sketchynet.stages.evaluate import claimed_differences
+from sketchynet.stages.systems import best_mixture
 
 RESAMPLES = 10_000
 _ORDER = ("full", "direct", "v1", "v2", "shuffled", "mixture", "rule", "oracle")
@@ -45,6 +46,12 @@ class Pool:
         shared = set.intersection(*(set(run.values["systems"]) for run in self.runs))
         return sorted((name for name in shared if "[" not in name), key=_place)
 
+    def bracketed(self, prefix: str) -> list[str]:
+        """Systems of every run whose names are ``prefix``, a number and a bracket, ascending by the number."""
+        shared = set.intersection(*(set(run.values["systems"]) for run in self.runs))
+        names = [name for name in shared if name.startswith(prefix) and name[len(prefix)].isdigit()]
+        return sorted(names, key=lambda name: float(name[len(prefix) : -1]))
+
     @property
     def largest(self) -> str:
         """V1 at its largest canvas."""
@@ -57,6 +64,16 @@ class Pool:
     def mean_hits(self, system: str) -> np.ndarray:
         """float64 (n,): share of the seeds in which a system puts the truth of a query first."""
         return np.mean([run.hits(system) for run in self.runs], axis=0)
+
+    def mixture_hits(self, system: str) -> np.ndarray:
+        """float64 (n,): as `mean_hits`, of the best mixture of two fixed canvases at the cost of a system, seed by seed."""
+        found = []
+        for run in self.runs:
+            fixed = [f"v1@{size}" for size in self.canvases]
+            cost = np.array([run.figures(name)["gflops"] for name in fixed])
+            hits = np.stack([run.hits(name) for name in fixed], axis=1)
+            found.append(hits @ best_mixture(cost, hits.mean(axis=0), run.figures(system)["gflops"]))
+        return np.mean(found, axis=0)
 
     def accuracy(self, system: str, scope: str = "all") -> Interval:
         """Acc@1 over seeds and queries, with the 95 % interval over queries."""
@@ -295,6 +312,9 @@ def plot_points(pooled: Pool) -> list[dict[str, Any]]:
         cost = float(pooled.figure(name, "gflops").mean())
         points.append({"label": size or name, "group": network, "gflops": cost, "accuracy": interval.value,
                        "low": interval.low, "high": interval.high})
+    for name in pooled.bracketed("v2[<="):
+        cost, accuracy = (float(pooled.figure(name, key).mean()) for key in ("gflops", "acc1"))
+        points.append({"label": "", "group": "v2 budgets", "gflops": cost, "accuracy": accuracy})
     return points
 
 

@@ -21,7 +21,7 @@ from sketchynet.retrieval import paired_bootstrap
 from sketchynet.stages.networks import read_embedder, read_selector
 from sketchynet.stages.rules import stroke_features, tune_rule
 from sketchynet.stages.run_folder import RunFolder
-from sketchynet.stages.selector import choose, query_flops
+from sketchynet.stages.selector import Validation, choose, pick, query_flops, shifted
 from sketchynet.stages.systems import (
     System,
     chosen_system,
@@ -116,7 +116,7 @@ def _saved_by_grey(recipe: Recipe, student: Embedder) -> np.ndarray | None:
 def _selected(
     task: Task, folder: RunFolder, split: int, student: Embedder, fixed: list[System], ranks: np.ndarray
 ) -> list[System]:
-    """V2, its rivals at the same cost, and V2 as trained at every price."""
+    """V2, its rivals at the same cost, V2 as trained at every price, and V2 at every share of the FLOPs."""
     recipe, sizes = task.recipe, student.canvases
     queries = task.sketches.select(task.indices(split))
 
@@ -133,14 +133,26 @@ def _selected(
     held_out = task.sketches.select(task.indices(VALIDATION))
     spent = query_flops(policy, student, choose(policy, held_out, recipe.selector)).mean()
     cost = np.array([float(s.flops.mean()) for s in fixed])
-    known = task.ranks(student, VALIDATION, sizes, recipe.student.photo_size)
-    rule = tune_rule(stroke_features(held_out), known, cost, float(spent))
+    validation = Validation.of(task, student)
+    rule = tune_rule(stroke_features(held_out), validation.ranks, cost, float(spent))
     chosen = rule.choices(stroke_features(queries))
     systems.append(
         chosen_system("rule", "rule", fixed[0].parameters, ranks, chosen, cost[chosen], sizes, rule=rule.described())
     )
-    for number, weight in enumerate(recipe.selector.cost_weights):
-        systems.append(answered(f"v2[{weight:g}]", read_selector(folder.candidate(number))))
+    weights = recipe.selector.cost_weights
+    policies = [read_selector(folder.candidate(number)) for number in range(len(weights))]
+    systems += [answered(f"v2[{w:g}]", trained) for w, trained in zip(weights, policies, strict=True)]
+    candidates = [
+        figures | {"policy": number}
+        for number, trained in enumerate(policies)
+        for figures in validation.candidates(trained, recipe.selector)
+    ]
+    for share in recipe.selector.shares:
+        # What would have been picked, on validation, had this been the budget.
+        within = recipe.selector.model_copy(update={"budget": share})
+        picked = candidates[pick(candidates, validation.full, within)]
+        calibrated = shifted(policies[int(picked["policy"])], validation.cost, picked["shift"])
+        systems.append(answered(f"v2[<={share:g}]", calibrated))
     return systems
 
 

@@ -123,19 +123,32 @@ def matched_mixture(v2: System, fixed: list[System], ranks: np.ndarray, sizes: t
     It pays no policy, and its canvases are picked with the test ranks in hand: a rival that no one could do
     better than without looking at the sketch.
     """
-    budget = float(v2.flops.mean())
     cost = np.array([float(s.flops.mean()) for s in fixed])
     accuracy = np.array([float(s.hits(1).mean()) for s in fixed])
-    best, weights = -1.0, np.zeros(len(fixed))
-    for low in range(len(fixed)):
-        for high in range(len(fixed)):
+    weights = best_mixture(cost, accuracy, float(v2.flops.mean()))
+    return _drawn("mixture", fixed[0].parameters, ranks, weights, weights @ cost, weights @ np.asarray(sizes), sizes)
+
+
+def best_mixture(cost: np.ndarray, accuracy: np.ndarray, budget: float) -> np.ndarray:
+    """Shares float64 (K,) of the most accurate mixture of two canvases that costs ``budget`` on average.
+
+    One canvas alone where that is more accurate, or where the budget pays for all; the cheapest where it pays for none.
+
+    Args:
+        cost: float64 (K,) of the canvases, ascending; in the unit of ``budget``.
+        accuracy: float64 (K,).
+    """
+    one = np.eye(len(cost))
+    best, weights = -1.0, one[0]
+    for low in range(len(cost)):
+        for high in range(len(cost)):
             if cost[low] > budget or (cost[high] <= budget and low != high):
                 continue
             share = 0.0 if low == high else (budget - cost[low]) / (cost[high] - cost[low])
             value = (1 - share) * accuracy[low] + share * accuracy[high]
             if value > best:
-                best, weights = value, np.eye(len(fixed))[low] * (1 - share) + np.eye(len(fixed))[high] * share
-    return _drawn("mixture", fixed[0].parameters, ranks, weights, weights @ cost, weights @ np.asarray(sizes), sizes)
+                best, weights = value, one[low] * (1 - share) + one[high] * share
+    return weights
 
 
 def oracle_system(fixed: list[System], ranks: np.ndarray, sizes: tuple[int, ...]) -> System:
