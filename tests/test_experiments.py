@@ -27,7 +27,7 @@ def test_configurations_are_valid_and_differ(name: str, base: str) -> None:
 
 
 def test_one_canvas_alone_and_one_side_reduced() -> None:
-    base = find_recipe("qmul_v1")
+    base = find_recipe("qmul_v2")
     canvases = find_experiment("canvases", base)
     assert [canvases.recipe(v, 0).student.canvases for v in canvases.variants] == [(32, 64, 128, 256), (32,), (64,), (128,), (256,)]
     resolution = find_experiment("resolution", base)
