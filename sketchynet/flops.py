@@ -9,8 +9,10 @@ norms cost a convolution bias.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -88,8 +90,13 @@ def embedder_flops(network: Embedder | Ensemble, size: int, *, grey: bool = Fals
     if isinstance(network, Ensemble):
         times = 2 if network.flip else 1
         return times * sum(embedder_flops(m, size, grey=grey) for m in network.members if isinstance(m, Embedder))
+    return _counted_flops(json.dumps(network.config), size, grey)
+
+
+@lru_cache(maxsize=256)
+def _counted_flops(config: str, size: int, grey: bool) -> int:
     with torch.device("meta"):  # shapes alone: nothing is computed
-        twin = build_from_config(network.config)
+        twin = build_from_config(json.loads(config))
         assert isinstance(twin, Embedder)
         twin = fold_grey_stem(twin) if grey else twin.eval()
         with _counting(twin) as total, torch.no_grad():

@@ -16,12 +16,12 @@ from sketchynet.config import Recipe
 from sketchynet.flops import count_parameters, embedder_flops
 from sketchynet.models import fold_grey_stem
 from sketchynet.models.embedder import Embedder
-from sketchynet.models.selector import CanvasSelector
+from sketchynet.models.selector import CanvasSelector, selector_input
 from sketchynet.retrieval import paired_bootstrap
 from sketchynet.stages.networks import read_embedder, read_selector
 from sketchynet.stages.rules import stroke_features, tune_rule
 from sketchynet.stages.run_folder import RunFolder
-from sketchynet.stages.selector import Validation, choose, pick, query_flops, shifted
+from sketchynet.stages.selector import Validation, choose_read, pick, query_flops, shifted
 from sketchynet.stages.systems import (
     System,
     chosen_system,
@@ -119,9 +119,11 @@ def _selected(
     """V2, its rivals at the same cost, V2 as trained at every price, and V2 at every share of the FLOPs."""
     recipe, sizes = task.recipe, student.canvases
     queries = task.sketches.select(task.indices(split))
+    settings = recipe.selector
+    read = selector_input(queries, tolerance=settings.tolerance, max_points=settings.max_points)
 
     def answered(name: str, policy: CanvasSelector) -> System:
-        chosen = choose(policy, queries, recipe.selector)
+        chosen = choose_read(policy, *read)
         flops = query_flops(policy, student, chosen)
         parameters = count_parameters(student) + count_parameters(policy)
         return chosen_system(name, "v2", parameters, ranks, chosen.canvases, flops, sizes)
@@ -131,25 +133,25 @@ def _selected(
     systems = [v2, shuffled_system(v2, ranks, sizes), matched_mixture(v2, fixed, ranks, sizes)]
     # The rule is given on validation what the policy spends there, its GRU included.
     held_out = task.sketches.select(task.indices(VALIDATION))
-    spent = query_flops(policy, student, choose(policy, held_out, recipe.selector)).mean()
-    cost = np.array([float(s.flops.mean()) for s in fixed])
     validation = Validation.of(task, student)
+    spent = query_flops(policy, student, choose_read(policy, validation.points, validation.lengths)).mean()
+    cost = np.array([float(s.flops.mean()) for s in fixed])
     rule = tune_rule(stroke_features(held_out), validation.ranks, cost, float(spent))
     chosen = rule.choices(stroke_features(queries))
     systems.append(
         chosen_system("rule", "rule", fixed[0].parameters, ranks, chosen, cost[chosen], sizes, rule=rule.described())
     )
-    weights = recipe.selector.cost_weights
+    weights = settings.cost_weights
     policies = [read_selector(folder.candidate(number)) for number in range(len(weights))]
     systems += [answered(f"v2[{w:g}]", trained) for w, trained in zip(weights, policies, strict=True)]
     candidates = [
         figures | {"policy": number}
         for number, trained in enumerate(policies)
-        for figures in validation.candidates(trained, recipe.selector)
+        for figures in validation.candidates(trained, settings)
     ]
-    for share in recipe.selector.shares:
+    for share in settings.shares:
         # What would have been picked, on validation, had this been the budget.
-        within = recipe.selector.model_copy(update={"budget": share})
+        within = settings.model_copy(update={"budget": share})
         picked = candidates[pick(candidates, validation.full, within)]
         calibrated = shifted(policies[int(picked["policy"])], validation.cost, picked["shift"])
         systems.append(answered(f"v2[<={share:g}]", calibrated))

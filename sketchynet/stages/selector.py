@@ -45,7 +45,12 @@ class Choices:
 
 def choose(policy: CanvasSelector, sketches: SketchBatch, settings: SelectorConfig) -> Choices:
     """The most probable canvas of every sketch."""
-    points, lengths = selector_input(sketches, tolerance=settings.tolerance, max_points=settings.max_points)
+    read = selector_input(sketches, tolerance=settings.tolerance, max_points=settings.max_points)
+    return choose_read(policy, *read)
+
+
+def choose_read(policy: CanvasSelector, points: torch.Tensor, lengths: torch.Tensor) -> Choices:
+    """The same for sketches as a policy reads them: points float32 (n, T, 5), lengths int64 (n,)."""
     policy.eval()
     with torch.no_grad():
         logits = policy(points, lengths)
