@@ -82,15 +82,26 @@ def distances_apart(x: Tensor, y: Tensor) -> tuple[Tensor, bool]:
 
 
 def distance_gradients(
-    grad: Tensor, x: Tensor, y: Tensor, distance: Tensor, *, squared: bool = False, of_x: bool = True, of_y: bool = True
+    grad: Tensor,
+    x: Tensor,
+    y: Tensor,
+    distance: Tensor,
+    *,
+    squared: bool = False,
+    apart: bool = False,
+    of_x: bool = True,
+    of_y: bool = True,
 ) -> tuple[Tensor | None, Tensor | None]:
     """Gradients of x and y, as asked for, given that of the distances (B, G) or of their squares.
 
-    A pair pulls x along w(x - y), w = grad / d, or 2 grad for squares; it does nothing at d = 0. The sum over pairs
+    `apart`: no pair is near, as `distances_apart` found, so that none is looked for. A pair pulls x along w(x - y), w = grad / d, or 2 grad for squares; it does nothing at d = 0. The sum over pairs
     is a row sum of w and a product w·y; near pairs, whose x and y would cancel there, are added from differences.
     """
-    weight = 2.0 * grad if squared else torch.where(distance > 0, grad / distance, 0.0)
-    near, count = torch.zeros((), dtype=torch.bool), distance.numel()
+    if squared:
+        weight = 2.0 * grad
+    else:
+        weight = grad / distance if apart else torch.where(distance > 0, grad / distance, 0.0)
+    near, count = torch.zeros((), dtype=torch.bool), 0 if apart else distance.numel()
     if count * x.shape[1] > SMALL:
         size = x.square().sum(dim=1)[:, None] + y.square().sum(dim=1)[None, :]
         near = (distance.square() < NEAR * size) & (distance > 0)
@@ -113,21 +124,25 @@ def distance_gradients(
     return grad_x, grad_y
 
 
-def _distances(x: Tensor, y: Tensor, squared: bool, triton: bool) -> Tensor:
-    """Distances float32 (float64 of float64) of x (B, D) and y (G, D)."""
+def _distances_apart(x: Tensor, y: Tensor, squared: bool, triton: bool) -> tuple[Tensor, bool]:
+    """Distances float32 (float64 of float64) of x (B, D) and y (G, D), and whether it is known that no pair is near."""
     if len(x) == 0 or len(y) == 0:
-        return x.new_empty((len(x), len(y)), dtype=accumulating(x[:0]).dtype)
+        return x.new_empty((len(x), len(y)), dtype=accumulating(x[:0]).dtype), True
     with torch.autocast(x.device.type, enabled=False):
         if triton:
             from sketchynet.ops.kernels.pairwise_distance import pairwise_distance_triton
 
-            return pairwise_distance_triton(x, y, squared)
-        distance = distances(accumulating(x), accumulating(y))
-        return distance.square_() if squared else distance
+            return pairwise_distance_triton(x, y, squared), False
+        distance, apart = distances_apart(accumulating(x), accumulating(y))
+        return distance.square_() if squared else distance, apart
+
+
+def _distances(x: Tensor, y: Tensor, squared: bool, triton: bool) -> Tensor:
+    return _distances_apart(x, y, squared, triton)[0]
 
 
 def _gradients(
-    grad: Tensor, x: Tensor, y: Tensor, distance: Tensor, squared: bool, triton: bool
+    grad: Tensor, x: Tensor, y: Tensor, distance: Tensor, squared: bool, triton: bool, apart: bool = False
 ) -> tuple[Tensor, Tensor]:
     if distance.numel() == 0:
         return torch.zeros_like(x), torch.zeros_like(y)
@@ -136,8 +151,10 @@ def _gradients(
             from sketchynet.ops.kernels.pairwise_distance import pairwise_gradients_triton
 
             return pairwise_gradients_triton(grad, x, y, distance, squared)
-        length = distance.sqrt() if squared else distance
-        grad_x, grad_y = distance_gradients(grad, accumulating(x), accumulating(y), length, squared=squared)
+        length = distance.sqrt() if squared and not apart else distance
+        grad_x, grad_y = distance_gradients(
+            grad, accumulating(x), accumulating(y), length, squared=squared, apart=apart
+        )
     assert grad_x is not None and grad_y is not None
     return grad_x.to(x.dtype), grad_y.to(y.dtype)
 
@@ -148,7 +165,7 @@ class _Distances(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, y: Tensor, squared: bool, triton: bool) -> Tensor:
         ctx.squared, ctx.triton = squared, triton
-        distance = _distances(x, y, squared, triton)
+        distance, ctx.apart = _distances_apart(x, y, squared, triton)
         ctx.save_for_backward(x, y, distance)
         return distance
 
@@ -156,7 +173,7 @@ class _Distances(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, y, distance = ctx.saved_tensors
-        return *_gradients(grad, x, y, distance, ctx.squared, ctx.triton), None, None
+        return *_gradients(grad, x, y, distance, ctx.squared, ctx.triton, ctx.apart), None, None
 
 
 _operator = torch.library.custom_op("sketchynet::pairwise_distance", _distances, mutates_args=())
@@ -171,7 +188,7 @@ def _(x: Tensor, y: Tensor, squared: bool, triton: bool) -> Tensor:
 
 @_backward_operator.register_fake
 def _(
-    grad: Tensor, x: Tensor, y: Tensor, distance: Tensor, squared: bool, triton: bool
+    grad: Tensor, x: Tensor, y: Tensor, distance: Tensor, squared: bool, triton: bool, apart: bool = False
 ) -> tuple[Tensor, Tensor]:
     return torch.empty_like(x), torch.empty_like(y)
 
