@@ -112,6 +112,10 @@ class OptimizationConfig(Section):
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     """Arithmetic of the forward pass (autocast); the loss is float32. ``float16`` scales the loss, so that small
     gradients survive; the scale is part of the checkpoint."""
+    synchronize_norms: bool = False
+    """Let private batch norms take their statistics from the images of all workers, so that the result does not depend on
+    the number of workers (beyond rounding), for two short messages a norm and pass. Otherwise each worker has the
+    statistics of its own share, and the running ones are averaged after every epoch."""
     compile: bool = False
     """Compile the backbone with ``torch.compile``: about a minute for every canvas size, then faster steps. Needs a C++
     compiler on the CPU. Rounding differs from the uncompiled network's."""

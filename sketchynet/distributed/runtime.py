@@ -2,7 +2,8 @@
 
 Every worker embeds its share of the global batch, gathers the embeddings of all workers and computes the
 loss of the whole global batch. In the gathered tensor only a worker's own rows carry a gradient, so the sum
-of the workers' gradients is the gradient of the single-process loss: no factor, no average.
+of the workers' gradients is the gradient of the single-process loss: no factor, no average. Statistics of batch norms
+hang on every worker's rows; there the gradients of all workers are summed on the way.
 """
 
 from __future__ import annotations
@@ -51,6 +52,14 @@ class TorchRuntime:
         parts = [part[:count] for part, count in zip(received, counts, strict=True)]
         parts[self.rank] = rows
         return torch.cat(parts)
+
+    @torch.compiler.disable
+    def share(self, row: torch.Tensor) -> torch.Tensor:
+        """The rows (n,) of all workers, (world size, n), in rank order, without gradient."""
+        row = row.detach().contiguous()
+        received = [torch.empty_like(row) for _ in range(self.world_size)]
+        dist.all_gather(received, row)
+        return torch.stack(received)
 
     def sum_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
         """Replaces every ``.grad`` by its sum over the workers; a missing one counts as zero.
@@ -108,3 +117,4 @@ class TorchRuntime:
             with torch.no_grad():
                 for tensor, total in zip(bucket, flat.split([t.numel() for t in bucket]), strict=True):
                     tensor.copy_(total.view_as(tensor))
+

@@ -93,6 +93,9 @@ class Runtime(Protocol):
         The number of rows may differ between workers and may be zero.
         """
 
+    def share(self, row: torch.Tensor) -> torch.Tensor:
+        """The rows (n,) of all workers, (world size, n), in rank order, without gradient: one short message."""
+
     def sum_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
         """Replaces every ``.grad`` by its sum over the workers (a missing one counts as zero)."""
 
@@ -125,6 +128,9 @@ class LocalRuntime:
 
     def gather(self, rows: torch.Tensor) -> torch.Tensor:
         return rows
+
+    def share(self, row: torch.Tensor) -> torch.Tensor:
+        return row[None]
 
     def sum_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
         return None

@@ -17,7 +17,7 @@ import torch
 from sketchynet.config import OptimizationConfig
 from sketchynet.errors import InputError
 from sketchynet.models.embedder import Embedder
-from sketchynet.models.norm import statistics_kept
+from sketchynet.models.norm import statistics_kept, synchronise_norms
 from sketchynet.stages.runtime import Runtime
 
 __all__ = ["Step", "check_shares"]
@@ -32,7 +32,7 @@ Loss = Callable[[list[torch.Tensor]], tuple[torch.Tensor, dict[str, float]]]
 class Step:
     """The step of one network, by one worker among several.
 
-    Holds the optimiser and the scaler of float16's gradients; ``networks`` are changed in place.
+    Holds the optimiser and the scaler of float16's gradients; the network is changed in place.
     """
 
     def __init__(
@@ -41,6 +41,8 @@ class Step:
         self._network, self._outputs, self._settings, self._runtime = network, outputs, settings, runtime
         self.optimizer = torch.optim.AdamW(_parameter_groups(network, settings), lr=settings.learning_rate)
         self.scaler = torch.amp.GradScaler(runtime.device.type, enabled=settings.precision == "float16")
+        if settings.synchronize_norms and runtime.world_size > 1:
+            synchronise_norms(network, runtime.share)
         if settings.compile:
             from torch._dynamo import config  # seconds to import
 

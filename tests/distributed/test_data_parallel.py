@@ -16,12 +16,17 @@ from sketchynet.stages.runtime import LocalRuntime
 from sketchynet.stages.training import train_network
 
 WORLD = 2
-EPOCHS = {"plain": 25, "accumulated": 3}  # of two steps
+EPOCHS = {"frozen": 25, "accumulated": 3, "synchronised": 3}  # of two steps
 
 
 def changes(case: str, *, alone: bool) -> list[str]:
     accumulate = 3 if case == "accumulated" and not alone else 1
-    return [f"student.optimization.epochs={EPOCHS[case]}", f"student.optimization.accumulate={accumulate}"]
+    return [
+        f"student.network.norm={'private' if case == 'synchronised' else 'frozen'}",
+        f"student.optimization.epochs={EPOCHS[case]}",
+        f"student.optimization.accumulate={accumulate}",
+        "student.optimization.synchronize_norms=true",
+    ]
 
 
 def worker(rank: int, meeting: str, results: str) -> None:
@@ -54,6 +59,7 @@ def test_steps_of_two_workers_are_those_of_one(case: str, results: Path, tmp_pat
     for rank in range(WORLD):
         found = torch.load(results / f"{case}-{rank}.pt", weights_only=True)
         assert found == pytest.approx(losses, rel=0, abs=1e-7)
+    # Among the tensors are the running statistics of the norms.
     trained = load_file(results / case / "final" / "network.safetensors")
     for name, value in load_file(tmp_path / "final" / "network.safetensors").items():
         torch.testing.assert_close(trained[name], value, rtol=0, atol=1e-5)
