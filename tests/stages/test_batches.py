@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import re
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
-from small import small_pairs
+from small import small_pairs, small_recipe
 
 from sketchynet.config import AugmentationConfig
+from sketchynet.data import PairedSet
 from sketchynet.stages.batches import (
     BatchPlan,
     PairSampler,
@@ -15,6 +18,8 @@ from sketchynet.stages.batches import (
     prefetched,
     random_canvases,
 )
+from sketchynet.stages.run_folder import RunFolder
+from sketchynet.stages.train import Places
 
 
 def test_every_photo_once_an_epoch_with_one_of_its_sketches() -> None:
@@ -77,3 +82,18 @@ def test_random_canvases(count: int) -> None:
     assert all(len(set(d)) == count and list(d) == sorted(d) for d in drawn)
     assert {c for d in drawn for c in d} == {16, 32, 64, 128}
     assert random_canvases((16, 32), None, seed=0, epoch=0, step=0) == (16, 32)
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="the kernel does not tell how memory is shared")
+def test_workers_map_the_photos_instead_of_copying_them(tmp_path: Path) -> None:
+    """After a batch was drawn, the pages of the prepared photos are the file's own: no process has a copy."""
+    places = Places(RunFolder(tmp_path), None, tmp_path / "cache", None)
+    pairs = places.load(small_recipe(), progress=False)
+    assert isinstance(pairs, PairedSet)
+    plan = BatchPlan(pairs.sketch_indices(0)[:7], (16,), 32)
+    batch = compose(pairs, plan, AugmentationConfig(), seed=1, epoch=0, rows=np.arange(3))
+    assert len(batch.images) == 3
+    mapped = re.search(r"photos\.npy\n((?:\w+:.*\n)+)", Path("/proc/self/smaps").read_text())
+    assert mapped is not None
+    kilobytes = {name: int(size) for name, size in re.findall(r"(\w+): +(\d+) kB", mapped[1])}
+    assert kilobytes["Rss"] > 0 and kilobytes["Anonymous"] == 0
