@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from small import small_recipe
 from summaries import make_summary, member, summary_values
@@ -12,14 +14,18 @@ from summaries import make_summary, member, summary_values
 from sketchynet.cli import main
 from sketchynet.errors import InputError
 from sketchynet.experiments import stage_keys
+from sketchynet.results.pooling import pool, pooled_table
 from sketchynet.results.summary import (
     add_membership,
     read_summaries,
     read_summary,
     stage_seconds,
+    summarise_run,
     write_summary,
 )
+from sketchynet.stages.evaluate import Evaluation
 from sketchynet.stages.run_folder import RunFolder
+from sketchynet.stages.systems import System
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +86,33 @@ def test_a_summary_holds_what_the_evaluation_found(places: Path) -> None:
         assert summary.features()[name] == pytest.approx([query[name] for query in evaluation["queries"]], abs=2e-3)
     assert {"student", "direct", "teacher-0", "selector"} <= set(summary.values["validation"])
     assert len(summary.run_id) == 32 and summary.values["run"]["commits"] and (run / "summary.json").stat().st_size < 20_000
+
+
+def test_queries_are_told_apart_by_category(tmp_path: Path) -> None:
+    """Two categories whose queries lie mixed, as shoes and chairs do."""
+    rows = {"all": np.arange(5), "chairs": np.array([0, 3]), "shoes": np.array([1, 2, 4])}
+    ranks = np.array([[1, 1], [2, 1], [1, 3], [4, 2], [9, 1]])
+    fixed = [
+        System(f"v1@{size}", "v1", 10, ranks[:, [k]], np.ones((5, 1)), np.ones(5), np.full(5, float(size)), "v1", np.full(5, k))
+        for k, size in enumerate((16, 32))
+    ]
+    figures = {s.name: {scope: s.figures(r, resamples=20, seed=0) for scope, r in rows.items()} | {"details": {}} for s in fixed}
+    found = {
+        "queries": [{"sketch": f"s{n}"} for n in range(5)], "queries_count": 5, "split_hash": "abc", "gallery_count": 9,
+        "leaks": [["a", "b"]], "canvases": [16, 32], "canvas_counts": None, "systems": figures, "differences": {},
+    }
+    features = {name: np.arange(5.0) + 0.25 * (name == "ink") for name in ("strokes", "points", "ink")}
+    evaluation = Evaluation(np.arange(5), tuple(fixed), {"v1": ranks}, features, None, found)
+    task = SimpleNamespace(recipe=small_recipe(), scopes=lambda sketches: rows)
+    (tmp_path / "summary.json").write_text(json.dumps(summarise_run(task, evaluation, RunFolder(tmp_path))))  # type: ignore[arg-type]
+    summary = read_summary(tmp_path / "summary.json")
+    assert summary.scope("shoes").tolist() == [False, True, True, False, True]
+    for system in ("v1@16", "v1@32"):
+        for scope in rows:
+            assert summary.hits(system)[summary.scope(scope)].mean() == pytest.approx(figures[system][scope]["acc1"])
+    assert summary.features()["ink"].tolist() == [0.25, 1.25, 2.25, 3.25, 4.25]
+    text = pooled_table(pool([summary]))
+    assert "chairs Acc@1 | shoes Acc@1" in text and "repeats pictures across its parts: a = b" in text
 
 
 def test_a_run_without_policy_ends_with_v1(places: Path) -> None:
