@@ -13,7 +13,7 @@ from sketchynet.recipes.experiments import EXPERIMENTS, find_experiment
 def test_configurations_are_valid_and_differ(name: str, base: str) -> None:
     experiment = find_experiment(name, find_recipe(base))
     recipes = {variant.name: experiment.recipe(variant, 3) for variant in experiment.variants}
-    assert experiment.reference in recipes and len(recipes) == len(experiment.variants) >= 2
+    assert experiment.reference in recipes and len(recipes) == len(experiment.variants) >= (1 if name == "base" else 2)
     assert all(recipe.seed == 3 and recipe.name.startswith(base) for recipe in recipes.values())
     settings = {recipe.model_dump_json(exclude={"name", "description"}) for recipe in recipes.values()}
     names = {recipe.name for recipe in recipes.values()}
@@ -24,6 +24,15 @@ def test_configurations_are_valid_and_differ(name: str, base: str) -> None:
             assert recipes[variant.name].student.distillation.ranking_share == 1.0
         if experiment.compare != "v2":
             assert not recipes[variant.name].selector.train
+
+
+def test_a_configuration_that_changes_nothing_is_the_recipe_itself() -> None:
+    base = find_recipe("procedural")
+    [only] = find_experiment("base", base).variants
+    policies = find_experiment("policies", base)
+    recipe = find_experiment("base", base).recipe(only, 2)
+    assert recipe.name == "procedural" and recipe == policies.recipe(policies.variants[0], 2)
+    assert policies.recipe(policies.variants[1], 2).name == "procedural[selector.reads=statistics]"
 
 
 def test_one_canvas_alone_and_one_side_reduced() -> None:

@@ -39,9 +39,9 @@ class Experiment:
     """SketchyNetV1 at the largest canvas, V1 at each canvas with the reference at the same one, or V2."""
 
     def recipe(self, variant: Variant, seed: int) -> Recipe:
-        """The recipe of a variant; its name says what it changes."""
+        """The recipe of a variant; its name says what it changes, if anything."""
         changed = override(self.base, [*variant.changes, f"seed={seed}"])
-        if not variant.changes:
+        if changed == override(self.base, [f"seed={seed}"]):
             return changed
         told = [change for change in variant.changes if change not in _STUDENT_ALONE]
         return changed.model_copy(update={"name": f"{self.base.name}[{', '.join(told) or 'student alone'}]"})
@@ -176,7 +176,13 @@ def _teachers(base: Recipe) -> Experiment:
     return Experiment("teachers", "How strong must the full network be?", base, variants, variants[0].name)
 
 
+def _base(base: Recipe) -> Experiment:
+    question = "What does the recipe reach, seed after seed?"
+    return Experiment("base", question, base, (Variant("as it is"),), "as it is", "v2")
+
+
 EXPERIMENTS: dict[str, Callable[[Recipe], Experiment]] = {
+    "base": _base,
     "distillation": _distillation,
     "relations": _relations,
     "rivals": _rivals,

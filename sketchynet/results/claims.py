@@ -210,14 +210,30 @@ def _budgets(pools: dict[str, Pool]) -> list[str]:
     """V2 calibrated to every share of the largest canvas's FLOPs, against the best mixture of canvases at its cost."""
     rows = []
     for variant, pooled in pools.items():
-        for name in pooled.bracketed("v2[<="):
+        for names in _alike(pooled):
+            name = names[0]
             mixture = pooled.mixture_hits(name)
             gap = bootstrap_interval(pooled.mean_hits(name) - mixture, resamples=RESAMPLES)
             cost = pooled.figure(name, "gflops").mean()
             figures = [f"{cost:.4f}", spread_text(pooled.figure(name, "acc1")), percent(float(mixture.mean())), interval_text(gap)]
-            rows.append([variant, f"{100 * float(name[5:-1]):g} %", *figures])
+            bounds = dict.fromkeys(f"{100 * float(n[5:-1]):g}" for n in (names[0], names[-1]))
+            rows.append([variant, f"{'–'.join(bounds)} %", *figures])
     columns = ["configuration", "budget", "GFLOPs", "V2 Acc@1", "best mixture of fixed canvases at that cost", "difference"]
     return [markdown(columns, rows)] if rows else []
+
+
+def _alike(pooled: Pool) -> list[list[str]]:
+    """Budgets, ascending, in groups that chose the same canvas for every query: more was not worth paying for."""
+    groups: list[list[str]] = []
+    before: list[list[int]] = []
+    for name in pooled.bracketed("v2[<="):
+        chosen = [run.choices(name).tolist() for run in pooled.runs]
+        if groups and chosen == before:
+            groups[-1].append(name)
+        else:
+            groups.append([name])
+        before = chosen
+    return groups
 
 
 def _policy_points(pools: dict[str, Pool]) -> list[dict[str, Any]]:

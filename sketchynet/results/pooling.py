@@ -140,8 +140,9 @@ def _place(name: str) -> tuple[int, int]:
 
 
 def percent(value: float, signed: bool = False) -> str:
-    """A share as percent, with a typographic minus."""
-    return f"{100 * value:{'+' if signed else ''}.2f}".replace("-", "−")
+    """A share as percent, with a typographic minus; what rounds to zero has none."""
+    rounded = round(100 * value, 2) + 0.0  # makes -0.0 zero
+    return f"{rounded:{'+' if signed else ''}.2f}".replace("-", "−")
 
 
 def interval_text(value: Interval, signed: bool = True) -> str:

@@ -7,6 +7,7 @@ full, direct, v1 or v2; a prefix ("shoes/v2") keeps categories apart.
 
 from __future__ import annotations
 
+import os
 import re
 import tempfile
 from collections import defaultdict
@@ -140,6 +141,7 @@ def plot_points(runs: Sequence[RunSummary]) -> list[dict[str, Any]]:
 def parent_artifacts(experiment: str, uri: str | None, name: str) -> Iterator[tuple[str, Path | None]]:
     """Name of every finished pipeline of an experiment, and its artifact `name` in a folder that lives until the next
     one is asked for; None where it has no such artifact."""
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # one bar a small file tells nothing
     client = open_client(uri)
     for run in parent_runs(experiment, uri):
         if run.info.status != "FINISHED":

@@ -7,7 +7,7 @@ from summaries import make_summary, member
 
 from sketchynet.errors import InputError
 from sketchynet.results.claims import experiment_section, paired_difference
-from sketchynet.results.pooling import _sufficing, plot_points, pool, pooled_table, sufficing_table
+from sketchynet.results.pooling import _sufficing, percent, plot_points, pool, pooled_table, sufficing_table
 from sketchynet.results.verdicts import RULES, above, claims_table, not_below
 from sketchynet.retrieval import Interval
 
@@ -115,6 +115,11 @@ def test_claims_by_canvas_and_by_policy() -> None:
     # At 0.07 GFLOPs seed 0 draws a quarter of the queries at 32 (0.1) and the others at 16 (0.06), which finds 5/12;
     # seed 1 finds as much at 16 alone, 2/3. V2 finds 1/3 and 2/3.
     assert "| a | 50 % | 0.0700 | 50.00 ± 0.00 | 54.17 | −4.17 [" in text
+    # A larger budget that is spent in the same way is the same row.
+    for run in runs:
+        for part in ("systems", "choices"):
+            run.values[part]["v2[<=0.9]"] = run.values[part]["v2[<=0.5]"]
+    assert "| a | 50–90 % | 0.0700 |" in experiment_section("claim", "tiny", runs).text
     assert {point["group"] for point in points} == {"v1", "a"} and len(points) == 3
 
 
@@ -126,6 +131,10 @@ def test_bases_of_a_claim_are_kept_apart() -> None:
     text = experiment_section("claim", "narrow", runs).text
     assert "sketchynet experiment run claim --recipe narrow --seeds 0 1 2" in text
     assert "No finished run yet" in experiment_section("absent", None, runs).text
+
+
+def test_small_differences_have_no_sign_of_zero() -> None:
+    assert [percent(v, signed=True) for v in (-0.00001, 0.00001, -0.0123, 0.5)] == ["+0.00", "+0.00", "−1.23", "+50.00"]
 
 
 @pytest.mark.parametrize(
