@@ -28,7 +28,7 @@ from sketchynet.plots import has_curves, training_curves
 from sketchynet.report import evaluation_table
 from sketchynet.results.summary import SUMMARY_NAME, summarise_run
 from sketchynet.stages.evaluate import evaluate, save_evaluation
-from sketchynet.stages.meters import MeteredRuntime
+from sketchynet.stages.meters import MeteredRollout, MeteredRuntime
 from sketchynet.stages.networks import read_embedder
 from sketchynet.stages.rewards import in_chunks
 from sketchynet.stages.run_folder import RunFolder
@@ -229,8 +229,9 @@ def _train_selector(task: Task, places: Places, execution: Execution, recorder: 
     folds = task.folds()
     student = read_embedder(run.final("student"))
     sketches = np.sort(np.concatenate(folds.rewarded))
-    runtime: Runtime = LocalRuntime(listener=recorder)
-    with _rollouts(task.rollouts(run, folds), execution) as rollout:
+    with _rollouts(task.rollouts(run, folds), execution) as answers:
+        rollout = MeteredRollout(answers)
+        runtime: Runtime = LocalRuntime(listener=rollout.listener(recorder))
         train_selector(task, runtime, rollout, run, student=student, sketches=sketches)
 
 

@@ -8,8 +8,8 @@ reports, once an epoch:
     communication_share      part of the time in which rank 0 waited for, or exchanged data with, other workers
     cpu_utilization          CPU time of rank 0 by wall-clock time and threads
     gpu_memory_gb            peak of rank 0, on CUDA
-    rollouts_per_second      outcomes answered, by the time spent waiting for them
-    rollout_wait_share       part of the time in which the learner waited for outcomes
+    rollouts_per_second      outcomes answered, by the time in which any were under way
+    rollout_busy_share       part of the time in which outcomes were under way
 """
 
 from __future__ import annotations
@@ -141,11 +141,11 @@ class MeteredRuntime:
 
 
 class MeteredRollout:
-    """A rollout that counts its rows and the time that the learner waits for them."""
+    """A rollout that counts its rows and the time that they take; called in one thread, reported in another."""
 
     def __init__(self, rollout: Rollout) -> None:
         self._rollout = rollout
-        self._rows, self._waited, self._began = 0, 0.0, time.perf_counter()
+        self._rows, self._busy, self._began = 0, 0.0, time.perf_counter()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._rollout, name)
@@ -155,7 +155,7 @@ class MeteredRollout:
         try:
             return self._rollout(request)
         finally:
-            self._waited += time.perf_counter() - began
+            self._busy += time.perf_counter() - began
             self._rows += len(request)
 
     def listener(self, listener: Callable[[Report], None]) -> Callable[[Report], None]:
@@ -165,11 +165,11 @@ class MeteredRollout:
             if report.kind == "metrics" and self._rows:
                 now = time.perf_counter()
                 figures = {
-                    "rollouts_per_second": self._rows / max(self._waited, 1e-9),
-                    "rollout_wait_share": self._waited / (now - self._began),
+                    "rollouts_per_second": self._rows / max(self._busy, 1e-9),
+                    "rollout_busy_share": self._busy / (now - self._began),
                 }
                 report = Report(report.stage, "metrics", report.step, report.metrics | figures, report.payload)
-                self._rows, self._waited, self._began = 0, 0.0, now
+                self._rows, self._busy, self._began = 0, 0.0, now
             listener(report)
 
         return listen

@@ -6,6 +6,7 @@ student's gallery. Worker and table know nothing of where the work is done.
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -176,6 +177,8 @@ class RewardTable:
         self.ranks = np.zeros(shape, dtype=np.int64)
         """int64 (views, n, canvases): 0 where unknown."""
         self.triplets = np.zeros(shape, dtype=np.float32)
+        self.waited = 0.0
+        """Seconds for which whoever asked has waited so far."""
         self._asked = np.zeros(shape[:2], dtype=bool)
         self._pending: deque[tuple[np.ndarray, np.ndarray, Future[RolloutResult]]] = deque()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="rollouts")
@@ -205,7 +208,9 @@ class RewardTable:
         place = (request.views, np.searchsorted(self._sketches, request.sketches), request.canvases)
         while (self.ranks[place] == 0).any():
             views, rows, found = self._pending.popleft()
+            began = time.perf_counter()
             outcome = found.result()
+            self.waited += time.perf_counter() - began
             shape = (len(rows), self.ranks.shape[2])
             self.ranks[views, rows] = outcome.ranks.reshape(shape)
             self.triplets[views, rows] = outcome.triplets.reshape(shape)

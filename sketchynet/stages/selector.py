@@ -340,7 +340,8 @@ class _PolicyTraining:
             if self.done < epochs * len(settings.cost_weights):
                 self._begin()
         return {f"cost_weight_{weight:g}/{key}": value for key, value in sums.items()} | {
-            "outcomes_known": float(self.table.known)
+            "outcomes_known": float(self.table.known),
+            "rollout_wait_seconds": self.table.waited,
         }
 
     def _read(self, rows: np.ndarray, views: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:

@@ -70,7 +70,7 @@ def test_a_stage_shorter_than_a_trace_leaves_none(tmp_path: Path) -> None:
     assert not any(report.kind == "artifact" for report in reports)
 
 
-def test_rollouts_are_counted_and_waited_for() -> None:
+def test_rollouts_are_counted_and_timed() -> None:
     def answer(request: RolloutRequest) -> RolloutResult:
         time.sleep(0.1)
         return RolloutResult(np.ones(len(request), np.int64), np.zeros(len(request), np.float32))
@@ -85,5 +85,5 @@ def test_rollouts_are_counted_and_waited_for() -> None:
     listen(Report("selector", "metrics", 1, metrics={"reward": 1.0}))
     listen(Report("selector", "metrics", 2, metrics={"reward": 2.0}))
     first, second = (report.metrics for report in heard)
-    assert 100 < first["rollouts_per_second"] <= 500 and 0.1 < first["rollout_wait_share"] < 0.9
+    assert 100 < first["rollouts_per_second"] <= 500 and 0.1 < first["rollout_busy_share"] < 0.9
     assert second == {"reward": 2.0}  # nothing was asked since
