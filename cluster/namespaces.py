@@ -23,7 +23,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -224,7 +223,7 @@ def check(tiny: bool) -> None:
         sys.exit(f"the job ended with status {status}: see {STATE}/ray-job-submit.log")
     said(f"ray job submit: trained in {time.monotonic() - began:.0f} s, {host(lost)} killed on the way")
     notice = [line for line in (STATE / "ray-job-submit.log").read_text().splitlines() if "start again" in line]
-    said(f"the job said: {notice[0].strip() if notice else 'nothing'}")
+    said(f"the job said: worker{notice[0].rpartition('worker')[2] if notice else 's, nothing'}")
     first, second = (figures(runs / name) for name in ("alone", "struck"))
     for name, value in first.items():
         said(f"  {name:<24} Acc@1 {value:.4f}  with a host lost {second[name]:.4f}")
@@ -356,8 +355,8 @@ def until(true, seconds: float, what: str) -> None:
         time.sleep(0.5)
 
 
-def said(text: str, parts: Sequence[str] = ()) -> None:
-    print(text, *parts, flush=True)
+def said(text: str) -> None:
+    print(text, flush=True)
 
 
 if __name__ == "__main__":
