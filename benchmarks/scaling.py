@@ -7,6 +7,8 @@
              requests; every process has one thread. A ratio is a round's; the table shows their quantiles.
 `overhead`   a step of training by one worker on Ray against a step in this process, both of one thread, in turn; the
              first epoch of every run (start-up, first allocations) is left out.
+`compute`    CPU time of the parts of a step of the student, a pair: drawing it, embedding it forwards and back, and of a
+             rollout; with the FLOPs and the activations behind it, for other processors.
 `sizes`      what a run moves and keeps: bytes of a step's messages, of the objects in the store, of a checkpoint.
 
 A wall-clock ratio is only as good as the machine is quiet: every row has the load at its beginning and its end.
@@ -36,7 +38,9 @@ from sketchynet import checkpoint
 from sketchynet.config import Recipe, override
 from sketchynet.data.pairs import PairedSet
 from sketchynet.data.procedural import procedural_pairs
+from sketchynet.flops import embedder_flops
 from sketchynet.recipes import find_recipe
+from sketchynet.stages.batches import BatchPlan, compose, random_canvases
 from sketchynet.stages.embedding import embed_photos
 from sketchynet.stages.networks import new_embedder
 from sketchynet.stages.rewards import Judge, RolloutWorker
@@ -139,8 +143,8 @@ def step_seconds(reports: list[Report], steps: int) -> list[float]:
 def overhead(rounds: int) -> dict[str, Any]:
     from sketchynet.distributed.training import run_training
 
-    epochs, batch = 7, 16
-    small = ("data.photo_size=128", "teacher.canvas=128", "teacher.train_sizes=[128]", f"teacher.optimization.epochs={epochs}",
+    epochs, batch = 6, 16
+    small = ("data.photo_size=64", "teacher.canvas=64", "teacher.train_sizes=[64]", f"teacher.optimization.epochs={epochs}",
              f"teacher.optimization.validate_every={epochs}", f"teacher.optimization.batch_size={batch}")  # fmt: skip
     settings = override(recipe(), small)
     steps = -(-PHOTOS // batch)
@@ -170,6 +174,64 @@ def overhead(rounds: int) -> dict[str, Any]:
         "ray_step_seconds": quantiles(times["ray"]),
         "ratio": quantiles(ratios),
         "rounds": ratios,
+    }
+
+
+# --- compute ---------------------------------------------------------------------------------------------------------
+
+
+def activations(network: torch.nn.Module, size: int) -> int:
+    """Numbers that all layers put out for one photo of that size."""
+    counted = 0
+
+    def count(module: torch.nn.Module, given: Any, output: torch.Tensor) -> None:
+        nonlocal counted
+        counted += output.numel()
+
+    hooks = [m.register_forward_hook(count) for m in network.modules() if not list(m.children())]
+    with torch.no_grad():
+        network.embed_photos(torch.zeros(1, size, size, 3, dtype=torch.uint8))  # type: ignore[operator]
+    for hook in hooks:
+        hook.remove()
+    return counted
+
+
+def compute(rounds: int) -> dict[str, Any]:
+    settings = recipe()
+    student = settings.student
+    canvases = student.canvases_per_step or len(student.canvases)
+    worker, pairs = worker_of(settings)
+    torch.manual_seed(0)
+    network = new_embedder(student.network, student.canvases, None).train()
+    sketches = pairs.sketch_indices(TRAIN)[:16]
+    asked = request(pairs, len(student.canvases), 1)
+    times: dict[str, list[float]] = {"compose": [], "embed": [], "rollout": []}
+    for number in range(rounds + 1):
+        chosen = random_canvases(student.canvases, canvases, seed=0, epoch=0, step=number)
+        plan = BatchPlan(sketches, chosen, student.photo_size)
+        marks = [time.process_time()]
+        batch = compose(pairs, plan, settings.augmentation, seed=0, epoch=number, rows=np.arange(len(sketches)))
+        marks.append(time.process_time())
+        outputs = [network.embed_photos(batch.images), *map(network.embed_sketches, batch.canvases)]
+        sum(rows.square().mean() for rows in outputs).backward()
+        marks.append(time.process_time())
+        worker(asked)
+        marks.append(time.process_time())
+        if number:  # the first round warms up
+            for (name, found), begin, end in zip(times.items(), marks, marks[1:], strict=False):
+                found.append((end - begin) / (len(asked) if name == "rollout" else len(sketches)))
+    network.eval()
+    mean = statistics.mean(embedder_flops(network, size) for size in student.canvases)
+    photo = embedder_flops(network, student.photo_size)
+    held = statistics.mean(activations(network, size) for size in student.canvases)
+    return {
+        "part": "compute",
+        "canvases_a_step": canvases,
+        "compose_cpu_seconds_a_pair": quantiles(times["compose"]),
+        "embed_cpu_seconds_a_pair": quantiles(times["embed"]),
+        "rollout_cpu_seconds_a_row": quantiles(times["rollout"]),
+        "forward_gflops_a_pair": (photo + canvases * mean) / 1e9,
+        "activations_a_pair": activations(network, student.photo_size) + canvases * held,
     }
 
 
@@ -213,7 +275,7 @@ def sizes(rounds: int) -> dict[str, Any]:
     }
 
 
-PARTS = {"sizes": sizes, "rollouts": rollouts, "overhead": overhead}
+PARTS = {"sizes": sizes, "compute": compute, "rollouts": rollouts, "overhead": overhead}
 
 
 def main() -> int:

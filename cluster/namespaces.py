@@ -192,8 +192,11 @@ def down() -> None:
     for name in listed:
         if name.startswith("sknode"):
             run("ip", "netns", "delete", name)
-    if Path(f"/sys/class/net/{BRIDGE}").exists():
-        run("ip", "link", "delete", BRIDGE)
+    # A namespace that a dying process still holds would keep its end of the cable, and this one, for a while.
+    for link in (*sorted(Path("/sys/class/net").glob("sknode*e")), Path("/sys/class/net") / BRIDGE):
+        if link.exists():
+            subprocess.run(["ip", "link", "delete", link.name], capture_output=True, check=False)
+            until(lambda link=link: not link.exists(), 10, f"the end of {link.name}")
 
 
 # --- what is checked -------------------------------------------------------------------------------------------------
@@ -223,7 +226,7 @@ def check(tiny: bool) -> None:
         sys.exit(f"the job ended with status {status}: see {STATE}/ray-job-submit.log")
     said(f"ray job submit: trained in {time.monotonic() - began:.0f} s, {host(lost)} killed on the way")
     notice = [line for line in (STATE / "ray-job-submit.log").read_text().splitlines() if "start again" in line]
-    said(f"the job said: worker{notice[0].rpartition('worker')[2] if notice else 's, nothing'}")
+    said(f"the job said: worker{notice[0].partition('worker')[2] if notice else 's, nothing'}")
     first, second = (figures(runs / name) for name in ("alone", "struck"))
     for name, value in first.items():
         said(f"  {name:<24} Acc@1 {value:.4f}  with a host lost {second[name]:.4f}")

@@ -16,7 +16,7 @@ from sketchynet.stages.bulk import EmbeddingJob, Shard, embed_here, find_network
 
 
 def embed_collection(
-    place: Path,
+    place: str | Path,
     photos: str,
     output: str,
     *,
@@ -30,7 +30,7 @@ def embed_collection(
     """Embeds all photos of a place into shards and returns the manifest; shards that are there stay.
 
     Args:
-        place: folder of a run or a checkpoint. photos, output: paths or URLs that fsspec reads and writes.
+        place: folder or URL of a run or a checkpoint. photos, output: paths or URLs that fsspec reads and writes.
         network: of a run: ``student``, ``direct`` or ``full``. workers: 0 for this process, else on Ray.
 
     Raises:

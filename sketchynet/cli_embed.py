@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 
 def add_embed_command(commands: Any, command: Callable[..., argparse.ArgumentParser]) -> None:
     """Adds ``embed`` to the command line."""
     embed = command(commands, "embed", _embed, "embed a photo collection with a trained network, in resumable shards")
-    embed.add_argument("network", type=Path, metavar="RUN|CHECKPOINT", help="folder of a finished run, or of a checkpoint")
+    embed.add_argument("network", metavar="RUN|CHECKPOINT", help="folder or URL of a finished run, or of a checkpoint")
     embed.add_argument("photos", metavar="PHOTOS", help="folder or URL with photos, or a .txt list of them")
     embed.add_argument("--out", required=True, metavar="DIR", help="folder or URL for the shards; again: goes on with it")
     embed.add_argument(

@@ -154,7 +154,7 @@ def test_a_server_that_is_stopped_killed_and_started_again_gets_every_report_onc
         train(3)
         server.stop()  # the requests of the next seconds are taken by the kernel, and answered after the time-out
         tracker.stage_start("late", {"epochs": 1})
-        train(25)
+        train(60)
         server.go_on()
         train(15)
         server.kill()

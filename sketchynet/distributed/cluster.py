@@ -99,19 +99,26 @@ def _check_size(processes: int, kind: str, wait: float) -> None:
         from ray.autoscaler.sdk import request_resources
 
         request_resources(bundles=[{kind: 1}] * processes)
-    began, told = time.monotonic(), -_NOTICE_SECONDS
-    while found() < processes and time.monotonic() - began < wait:
-        if time.monotonic() - told >= _NOTICE_SECONDS:
-            told = time.monotonic()
-            _log.warning("the cluster has %d of %d %ss: waiting for it to grow (%.0f of %.0f s)",
-                         found(), processes, kind, told - began, wait)
-        time.sleep(_POLL_SECONDS)
+        try:
+            _wait_for(lambda: found() >= processes, lambda: f"{found()} of {processes} {kind}s", wait)
+        finally:
+            request_resources(num_cpus=0)  # takes the request back, or the cluster would never shrink again
     if found() < processes:
         after = f" after {wait:g} seconds" if wait else ""
         raise InputError(
             f"{processes} processes need {processes} {kind}s, but the Ray cluster has {found()}{after}: ask for fewer, add "
             "nodes, or give an autoscaler time to add them with --wait SECONDS"
         )
+
+
+def _wait_for(enough: Callable[[], bool], state: Callable[[], str], seconds: float) -> None:
+    """Returns when there is enough or the time is over; says once a minute what there is."""
+    began, told = time.monotonic(), -_NOTICE_SECONDS
+    while not enough() and time.monotonic() - began < seconds:
+        if time.monotonic() - told >= _NOTICE_SECONDS:
+            told = time.monotonic()
+            _log.warning("the cluster has %s: waiting for it to grow (%.0f of %.0f s)", state(), told - began, seconds)
+        time.sleep(_POLL_SECONDS)
 
 
 def _check_nodes() -> None:

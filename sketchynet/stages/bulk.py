@@ -17,7 +17,8 @@ from sketchynet.data.embeddings import ShardFolder
 from sketchynet.errors import InputError
 from sketchynet.stages.embedding import EmbeddingNetwork, embed_images
 from sketchynet.stages.networks import read_embedder, read_full_network
-from sketchynet.stages.run_folder import RunFolder
+from sketchynet.stages.run_folder import RunFolder, existing_run
+from sketchynet.storage import is_local, storage_place
 
 
 @dataclass(frozen=True)
@@ -41,34 +42,37 @@ class Found(NamedTuple):
     """For the record: where the network lies, and a hash of its weights."""
 
 
-def find_network(place: Path, name: str = "student", *, photo_size: int | None = None) -> Found:
+def find_network(where: str | Path, name: str = "student", *, photo_size: int | None = None) -> Found:
     """The network of a finished run, or of a checkpoint folder, in evaluation mode.
 
     Args:
-        place: folder of a run; or of one checkpoint, whose run is found above it, or else ``photo_size`` is needed.
+        where: folder (or URL) of a run; or of one checkpoint, whose run is found above it, or else ``photo_size`` is needed.
         name: of a run: ``student``, ``direct`` or ``full``.
     """
+    place = storage_place(str(where))
+    if is_local(place):
+        place = place.resolve()
     if (place / "network.safetensors").is_file():
-        run = next((RunFolder(folder) for folder in place.resolve().parents[:2] if RunFolder(folder).recipe.is_file()), None)
+        run = next((RunFolder(folder) for folder in list(place.parents)[:2] if RunFolder(folder).recipe.is_file()), None)
         folders, full = [place], False
     else:
-        run = RunFolder(place)
-        if not run.recipe.is_file():
-            raise InputError(f"{place} is neither a run (no recipe.json) nor a checkpoint (no network.safetensors)")
+        if not any((place / name).is_file() for name in ("recipe.json", "storage.json")):
+            raise InputError(f"{where} is neither a run (no recipe.json) nor a checkpoint (no network.safetensors)")
+        run = existing_run(str(place), None)
         full = name == "full"
         members = load_recipe(run.recipe).teacher.members if full else 1
         folders = [run.final(run.teacher(member)) for member in range(members)] if full else [run.final(name)]
     missing = next((folder for folder in folders if not (folder / "network.safetensors").is_file()), None)
     if missing is not None:
-        raise InputError(f"{place} has no finished network {missing.parent.name!r}; let `sketchynet train --resume` finish it")
+        raise InputError(f"{where} has no finished network {missing.parent.name!r}; let `sketchynet train --resume` finish it")
     if run is None and photo_size is None:
-        raise InputError(f"{place} lies in no run that tells its photo size; give --photo-size")
+        raise InputError(f"{where} lies in no run that tells its photo size; give --photo-size")
     flip, photos = False, None
     if run is not None:
         recipe = load_recipe(run.recipe)
         if recipe.recognition is not None:
             raise InputError(f"{run.root} is a run of recognition: its networks were never shown a photo")
-        teacher = full or place.resolve().parent.name.startswith("teacher-")
+        teacher = full or place.parent.name.startswith("teacher-")
         flip = full and recipe.teacher.flip
         size = photo_size or (recipe.teacher.canvas if teacher else recipe.student.photo_size)
         photos = PhotoInput(recipe.data.photo_size, size, bool(recipe.data.options.get("fit_photos", False)))
