@@ -128,6 +128,7 @@ def test_a_run_goes_on_without_its_tracker(tmp_path: Path, caplog: pytest.LogCap
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_server_that_is_stopped_killed_and_started_again_gets_every_report_once(tmp_path: Path) -> None:
     from mlflow import MlflowClient
 
@@ -189,8 +190,11 @@ class _Server:
     def __init__(self, folder: Path, port: int) -> None:
         command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
         command += ["--backend-store-uri", f"sqlite:///{folder}/server.db", "--artifacts-destination", str(folder / "artifacts")]
+        environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
         with (folder / "server.log").open("ab") as log:
-            self._process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder, start_new_session=True)
+            self._process = subprocess.Popen(
+                command, stdout=log, stderr=log, cwd=folder, env=environment, start_new_session=True
+            )
 
     def stop(self) -> None:
         os.killpg(self._process.pid, signal.SIGSTOP)
@@ -214,7 +218,11 @@ def _server(folder: Path, port: int) -> _Server:
         except (URLError, OSError):
             return False
 
-    _until(answers, 120)
+    try:
+        _until(answers, 240)
+    except BaseException:
+        server.kill()
+        raise
     return server
 
 
