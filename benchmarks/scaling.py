@@ -11,7 +11,8 @@
              rollout; with the FLOPs and the activations behind it, for other processors.
 `sizes`      what a run moves and keeps: bytes of a step's messages, of the objects in the store, of a checkpoint.
 
-A wall-clock ratio is only as good as the machine is quiet: every row has the load at its beginning and its end.
+A wall-clock ratio is only as good as the machine is quiet: every row has the load at its beginning and its end. On a
+machine that others use too, `chrt -f 1 python benchmarks/scaling.py …` (as root) takes the cores for the time that it needs.
 """
 
 from __future__ import annotations
@@ -290,6 +291,7 @@ def main() -> int:
         load = os.getloadavg()[0]
         row = PARTS[name](options.rounds)
         row |= {"load": [round(load, 2), round(os.getloadavg()[0], 2)], "cores": len(os.sched_getaffinity(0))}
+        row["scheduling"] = "fifo" if os.sched_getscheduler(0) == os.SCHED_FIFO else "other"
         row |= setting(torch.device("cpu"))
         print(json.dumps(row, indent=1))
         options.output.parent.mkdir(parents=True, exist_ok=True)
