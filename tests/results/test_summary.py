@@ -210,6 +210,17 @@ def test_a_damaged_summary_is_named(tmp_path: Path, text: str, message: str) -> 
         read_summaries([tmp_path])
 
 
+@pytest.mark.parametrize("name", ["experiments.json", "borrowed.json"])
+def test_damaged_notes_of_a_run_are_named(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("[{")
+    evaluation = Evaluation(np.arange(0), (), {}, {}, None, {"queries": [], "canvas_counts": None} | dict.fromkeys(
+        ["queries_count", "split_hash", "gallery_count", "leaks", "canvases", "systems", "differences"], 0
+    ))
+    task = SimpleNamespace(recipe=small_recipe(), scopes=lambda sketches: {"all": sketches})
+    with pytest.raises(InputError, match=rf"{name} is damaged .*; remove it and run the command again"):
+        summarise_run(task, evaluation, RunFolder(tmp_path))  # type: ignore[arg-type]
+
+
 def test_an_unfinished_run_says_how_to_go_on(tmp_path: Path) -> None:
     (tmp_path / "recipe.json").write_text("{}")
     with pytest.raises(InputError, match=r"is not evaluated; `sketchynet train --resume"):
