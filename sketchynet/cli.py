@@ -11,7 +11,7 @@ from pathlib import Path
 
 from sketchynet.cli_data import add_data_commands
 from sketchynet.cli_embed import add_embed_command
-from sketchynet.cli_results import add_results_commands, set_threads
+from sketchynet.cli_results import add_results_commands, execution_of
 from sketchynet.cli_track import add_track_commands
 from sketchynet.errors import InputError
 from sketchynet.version import __version__
@@ -112,7 +112,7 @@ def _experiment(command: argparse.ArgumentParser) -> None:
 
 def _train(options: argparse.Namespace) -> None:
     from sketchynet.config import load_recipe, override
-    from sketchynet.pipeline import Execution, run_pipeline
+    from sketchynet.pipeline import run_pipeline
     from sketchynet.recipes import find_recipe
     from sketchynet.stages.run_folder import existing_run, new_run
     from sketchynet.stages.train import Places
@@ -133,19 +133,8 @@ def _train(options: argparse.Namespace) -> None:
             raise InputError(f"{folder.kept} holds a run already: --resume {folder.kept}, or give another {option}")
         if held and load_recipe(folder.recipe) != recipe:
             raise InputError(f"{folder.kept} holds a run of another recipe: see its recipe.json, or give another {option}")
-    set_threads(options.threads)
-    execution = Execution(
-        workers=options.workers,
-        actors=options.actors,
-        actor_gpus=options.actor_gpus,
-        gpu=options.gpu,
-        wait=options.wait,
-        profile=options.profile,
-        track=options.track,
-        tracking_uri=options.tracking_uri,
-        experiment=options.experiment,
-        stages=tuple(s for s in STAGES if s in (options.stage or STAGES)),
-    )
+    stages = tuple(s for s in STAGES if s in (options.stage or STAGES))
+    execution = execution_of(options, experiment=options.experiment, stages=stages)
     places = Places(folder, options.data, options.cache, options.weights)
     summary = run_pipeline(recipe, places, execution)
     _conclude(folder, summary, execution)

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from sketchynet.errors import InputError
+
+if TYPE_CHECKING:
+    from sketchynet.pipeline import Execution
 
 
 def add_results_commands(commands, command, places, execution) -> None:
@@ -38,14 +42,28 @@ def add_results_commands(commands, command, places, execution) -> None:
     run.add_argument("--tracking-uri", metavar="URI", help="MLflow store (default: sqlite:///mlflow.db)")
 
 
-def set_threads(threads: int | None) -> None:
-    """Sets the CPU threads of this process."""
-    if threads is not None:
+def execution_of(options: argparse.Namespace, *, experiment: str, **others: Any) -> Execution:
+    """How the options say that a pipeline runs; sets the CPU threads of this process."""
+    from sketchynet.pipeline import Execution
+
+    if options.threads is not None:
         import torch
 
-        if threads < 1:
-            raise InputError(f"--threads {threads}: give at least 1")
-        torch.set_num_threads(threads)
+        if options.threads < 1:
+            raise InputError(f"--threads {options.threads}: give at least 1")
+        torch.set_num_threads(options.threads)
+    return Execution(
+        workers=options.workers,
+        actors=options.actors,
+        actor_gpus=options.actor_gpus,
+        gpu=options.gpu,
+        wait=options.wait,
+        profile=options.profile,
+        track=options.track,
+        tracking_uri=options.tracking_uri,
+        experiment=experiment,
+        **others,
+    )
 
 
 def _usage(options: argparse.Namespace) -> None:
@@ -90,7 +108,8 @@ def _list(options: argparse.Namespace) -> None:
     if options.name is None:
         for name in EXPERIMENTS:
             experiment = find_experiment(name, base)
-            print(f"{name:<14}{len(experiment.variants):>3} configurations  {experiment.question}")
+            count = len(experiment.variants)
+            print(f"{name:<14}{count:>2} configuration{'s' if count != 1 else ' '}  {experiment.question}")
         return
     experiment = find_experiment(options.name, base)
     print(f"{experiment.question}\nreference: {experiment.reference}\n")
@@ -100,22 +119,11 @@ def _list(options: argparse.Namespace) -> None:
 
 def _run(options: argparse.Namespace) -> None:
     from sketchynet.experiments import run_experiment
-    from sketchynet.pipeline import Execution
     from sketchynet.recipes import find_recipe
     from sketchynet.recipes.experiments import find_experiment
 
-    set_threads(options.threads)
     experiment = find_experiment(options.name, find_recipe(options.recipe)).only(options.only)
-    execution = Execution(
-        workers=options.workers,
-        actors=options.actors,
-        gpu=options.gpu,
-        wait=options.wait,
-        profile=options.profile,
-        track=options.track,
-        tracking_uri=options.tracking_uri,
-        experiment=experiment.name,
-    )
+    execution = execution_of(options, experiment=experiment.name)
     print(
         run_experiment(
             experiment,
