@@ -18,7 +18,7 @@ import pytest
 
 from sketchynet.cli import main
 from sketchynet.errors import InputError
-from sketchynet.tracking import delivery_status, live, make_tracker, push
+from sketchynet.tracking import delivery_status, live, make_tracker, push, read_journal
 from sketchynet.tracking.live import Delivery
 
 pytestmark = pytest.mark.filterwarnings(
@@ -125,6 +125,28 @@ def test_a_run_goes_on_without_its_tracker(tmp_path: Path, caplog: pytest.LogCap
         "imported 4 new reports",
         "imported 0 new reports",
     ]
+
+
+def test_training_with_a_tracker_that_is_not_there_begins_nothing(tmp_path: Path, capsys) -> None:
+    began = time.monotonic()
+    command = ["train", "demo", "--output", str(tmp_path / "run"), "--tracking-uri", f"http://127.0.0.1:{_free_port()}"]
+    assert main(command) == 2 and time.monotonic() - began < 30
+    assert "nobody listens there" in capsys.readouterr().err and not (tmp_path / "run").exists()
+
+
+def test_a_full_disk_ends_the_run_with_a_whole_journal(tmp_path: Path) -> None:
+    """The kernel refuses to write past a file size, within a line: what a full disk does."""
+    code = (
+        "import resource, signal, sys; from pathlib import Path; from sketchynet.tracking import make_tracker\n"
+        "run = Path(sys.argv[1]); tracker = make_tracker('jsonl', run); tracker.start('a', {}, {})\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); limit = (run / 'reports.jsonl').stat().st_size + 150\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))\n"
+        "for step in range(9): tracker.metrics('student', {'loss': 1.0}, step)\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, timeout=60, check=False)
+    assert "InputError: cannot write the journal" in ended.stderr and "--resume" in ended.stderr
+    content = (tmp_path / "reports.jsonl").read_bytes()
+    assert content.endswith(b"\n") and [row["kind"] for row in read_journal(tmp_path)] == ["run_start", "metrics"]
 
 
 @pytest.mark.slow

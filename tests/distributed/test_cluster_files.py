@@ -36,6 +36,17 @@ def test_local_cluster_counts_its_machines() -> None:
     assert len(config["provider"]["worker_ips"]) == config["min_workers"] == config["max_workers"]
 
 
+def test_hosts_of_one_machine_run_the_on_premise_file_as_it_is() -> None:
+    util = pytest.importorskip("ray.autoscaler._private.util", reason="the extra 'distributed' is missing")
+    script = runpy.run_path(str(CLUSTER / "namespaces.py"))
+    config, original = script["filled_in"](4), _read("local")
+    assert config["provider"]["worker_ips"] == [script["address"](number) for number in (1, 2, 3)]
+    assert config["max_workers"] == 3
+    for key in ("file_mounts", "setup_commands", "rsync_exclude"):
+        assert config[key] == original[key]
+    util.validate_config(util.prepare_config(config))
+
+
 @pytest.mark.parametrize("name", ["aws", "gcp"])
 def test_clouds_scale_from_nothing_with_spot_and_a_head_that_stays(name: str) -> None:
     config = _read(name)
