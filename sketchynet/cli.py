@@ -50,7 +50,7 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument("--storage", metavar="PLACE", help="where checkpoints are kept: a folder or a URL, as s3://BUCKET/RUN (default: --output)")
     train.add_argument("--resume", metavar="RUN", help="go on with the run in that folder, or on that storage")
     train.add_argument(
-        "--or-resume", action="store_true", help="if --output holds a run of this recipe, go on with it (queued jobs)"
+        "--or-resume", action="store_true", help="if --output or --storage holds a run of this recipe, go on with it (queued jobs)"
     )
     train.add_argument("--stage", action="append", choices=STAGES, help="run this stage alone (may be repeated)")
     _execution(train)
