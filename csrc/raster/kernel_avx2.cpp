@@ -11,6 +11,7 @@ namespace {
 struct Lanes {
     using Vector = __m256i;
     static constexpr int kCount = 16;
+    static constexpr int kFloats = 8;  // numbers of 32 bits a vector
 
     static Vector set(int v) { return _mm256_set1_epi16(static_cast<short>(v)); }
     static Vector load(const std::int16_t* p) { return _mm256_load_si256(reinterpret_cast<const __m256i*>(p)); }

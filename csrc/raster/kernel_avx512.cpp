@@ -11,6 +11,7 @@ namespace {
 struct Lanes {
     using Vector = __m512i;
     static constexpr int kCount = 32;
+    static constexpr int kFloats = 16;  // numbers of 32 bits a vector
 
     static Vector set(int v) { return _mm512_set1_epi16(static_cast<short>(v)); }
     static Vector load(const std::int16_t* p) { return _mm512_load_si512(p); }

@@ -9,79 +9,61 @@ namespace {
 
 struct Lanes {
     static constexpr int kCount = 8;
-    struct Vector {
-        std::int16_t v[kCount];
-    };
+    static constexpr int kFloats = 4;  // numbers of 32 bits a vector
+    using Vector = std::int16_t __attribute__((vector_size(16)));
+    using Unsigned = std::uint16_t __attribute__((vector_size(16)));
 
-    template <typename Function>
-    static Vector each(Function value) {
-        Vector result;
-        for (int i = 0; i < kCount; ++i) result.v[i] = static_cast<std::int16_t>(value(i));
-        return result;
-    }
-    static int saturated(int v) { return v < -32768 ? -32768 : v > 32767 ? 32767 : v; }
-
-    static Vector set(int v) {
-        return each([&](int) { return v; });
-    }
+    static Vector set(int v) { return Vector{} + static_cast<std::int16_t>(v); }
     static Vector load(const std::int16_t* p) {
-        return each([&](int i) { return p[i]; });
+        Vector v;
+        __builtin_memcpy(&v, p, sizeof v);
+        return v;
     }
     static Vector load_any(const std::int16_t* p) { return load(p); }
-    static Vector add(Vector a, Vector b) {
-        return each([&](int i) { return a.v[i] + b.v[i]; });
-    }
-    static Vector sub(Vector a, Vector b) {
-        return each([&](int i) { return a.v[i] - b.v[i]; });
-    }
+    static Vector add(Vector a, Vector b) { return signed_of(unsigned_of(a) + unsigned_of(b)); }
+    static Vector sub(Vector a, Vector b) { return signed_of(unsigned_of(a) - unsigned_of(b)); }
+    // Where the signs say that the sum (difference) does not fit, it is the greatest or least number.
     static Vector add_saturated(Vector a, Vector b) {
-        return each([&](int i) { return saturated(a.v[i] + b.v[i]); });
+        const Vector sum = add(a, b);
+        return ((sum ^ a) & (sum ^ b)) < 0 ? (a < 0 ? set(-32768) : set(32767)) : sum;
     }
     static Vector sub_saturated(Vector a, Vector b) {
-        return each([&](int i) { return saturated(a.v[i] - b.v[i]); });
+        const Vector difference = sub(a, b);
+        return ((difference ^ a) & (a ^ b)) < 0 ? (a < 0 ? set(-32768) : set(32767)) : difference;
     }
-    // At least 0; neither is negative.
-    static Vector sub_clamped(Vector a, Vector b) {
-        return each([&](int i) { return a.v[i] < b.v[i] ? 0 : a.v[i] - b.v[i]; });
-    }
-    static Vector min(Vector a, Vector b) {
-        return each([&](int i) { return a.v[i] < b.v[i] ? a.v[i] : b.v[i]; });
-    }
-    static Vector max(Vector a, Vector b) {
-        return each([&](int i) { return a.v[i] > b.v[i] ? a.v[i] : b.v[i]; });
-    }
-    static Vector multiply(Vector a, Vector b) {
-        return each([&](int i) { return a.v[i] * b.v[i]; });
-    }
-    // The upper half of a b, 16 bits without a sign each.
+    // At least 0; without a sign.
+    static Vector sub_clamped(Vector a, Vector b) { return unsigned_of(a) < unsigned_of(b) ? Vector{} : sub(a, b); }
+    static Vector min(Vector a, Vector b) { return a < b ? a : b; }
+    static Vector max(Vector a, Vector b) { return a < b ? b : a; }
+    static Vector multiply(Vector a, Vector b) { return signed_of(unsigned_of(a) * unsigned_of(b)); }
+    // The upper half of a b, without a sign.
     static Vector multiply_high(Vector a, Vector b) {
-        return each([&](int i) { return (std::uint32_t{std::uint16_t(a.v[i])} * std::uint16_t(b.v[i])) >> 16; });
+        Vector high;
+        for (int i = 0; i < kCount; ++i) {
+            const std::uint32_t product = std::uint32_t{static_cast<std::uint16_t>(a[i])} * static_cast<std::uint16_t>(b[i]);
+            high[i] = static_cast<std::int16_t>(product >> 16);
+        }
+        return high;
     }
     // v + 1 where a < b, without a sign.
-    static Vector one_more_where_less(Vector v, Vector a, Vector b) {
-        return each([&](int i) { return v.v[i] + (std::uint16_t(a.v[i]) < std::uint16_t(b.v[i])); });
-    }
+    static Vector one_more_where_less(Vector v, Vector a, Vector b) { return sub(v, unsigned_of(a) < unsigned_of(b)); }
     // v - 1 where a is 0.
-    static Vector one_less_where_zero(Vector v, Vector a) {
-        return each([&](int i) { return v.v[i] - (a.v[i] == 0); });
-    }
-    static Vector shift_right_4(Vector a) {
-        return each([&](int i) { return a.v[i] >> 4; });
-    }
+    static Vector one_less_where_zero(Vector v, Vector a) { return add(v, a == 0); }
+    static Vector shift_right_4(Vector a) { return signed_of(unsigned_of(a) >> 4); }
     // min (max) of a and b where low <= v <= high, else a.
     static Vector min_between(Vector low, Vector v, Vector high, Vector a, Vector b) {
-        return each([&](int i) { return low.v[i] <= v.v[i] && v.v[i] <= high.v[i] && b.v[i] < a.v[i] ? b.v[i] : a.v[i]; });
+        return ((low <= v) & (v <= high) & (b < a)) ? b : a;
     }
     static Vector max_between(Vector low, Vector v, Vector high, Vector a, Vector b) {
-        return each([&](int i) { return low.v[i] <= v.v[i] && v.v[i] <= high.v[i] && b.v[i] > a.v[i] ? b.v[i] : a.v[i]; });
+        return ((low <= v) & (v <= high) & (b > a)) ? b : a;
     }
     // Sets (or clears) on every line the bits [begin, end), as far as they lie in [0, 16).
     template <bool kErase>
     static void mark(std::uint16_t* words, Vector begin, Vector end) {
-        for (int i = 0; i < kCount; ++i) {
-            const unsigned bits = ones_from(begin.v[i]) & ~ones_from(end.v[i]);
-            words[i] = static_cast<std::uint16_t>(kErase ? words[i] & ~bits : words[i] | bits);
-        }
+        Vector old;
+        __builtin_memcpy(&old, words, sizeof old);
+        const Vector bits = ones_from(begin) & ~ones_from(end), marked = kErase ? old & ~bits : old | bits;
+        __builtin_memcpy(words, &marked, sizeof marked);
     }
     // Of kLines words.
     static unsigned count_bits(const std::uint16_t* words) {
@@ -96,7 +78,14 @@ struct Lanes {
     }
 
 private:
-    static unsigned ones_from(int place) { return 0xffffu << (place < kTileSamples ? place : kTileSamples); }
+    static Unsigned unsigned_of(Vector v) { return reinterpret_cast<Unsigned>(v); }
+    static Vector signed_of(Unsigned v) { return reinterpret_cast<Vector>(v); }
+    // 0xffff << place, 0 from 16 on: -(2^place), a product of the powers that its bits stand for.
+    static Vector ones_from(Vector place) {
+        const auto power = [&](int bit, int factor) { return (place & set(1 << bit)) == 0 ? set(1) : set(factor); };
+        const Vector product = multiply(multiply(power(0, 2), power(1, 4)), multiply(power(2, 16), power(3, 256)));
+        return sub(Vector{}, product) & (place < kTileSamples);
+    }
 };
 
 }  // namespace

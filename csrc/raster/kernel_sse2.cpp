@@ -11,6 +11,7 @@ namespace {
 struct Lanes {
     using Vector = __m128i;
     static constexpr int kCount = 8;
+    static constexpr int kFloats = 4;  // numbers of 32 bits a vector
 
     static Vector set(int v) { return _mm_set1_epi16(static_cast<short>(v)); }
     static Vector load(const std::int16_t* p) { return _mm_load_si128(reinterpret_cast<const __m128i*>(p)); }

@@ -21,7 +21,7 @@ namespace {
 
 // Bytes of bits a band may take, so that it stays in the second-level cache; and the most bands of a canvas, so that
 // drawing a capsule band by band costs less than its pixels.
-constexpr int kBandBytes = 1 << 18, kMostBands = 64;
+constexpr int kBandBytes = 1 << 20, kMostBands = 64;
 
 // What a thread may keep between canvases: a sketch of a million points is drawn, not remembered.
 constexpr std::size_t kKeptMarks = std::size_t{1} << 16;
@@ -71,8 +71,9 @@ private:
     void resize(int size) {
         const auto even = [](int rows) { return (rows + 1) / 2 * 2; };
         const std::size_t row_words = static_cast<std::size_t>(size) * kLines * (kSamples / kTileSamples);
-        const int cached_rows = kBandBytes / static_cast<int>(row_words * sizeof(std::uint16_t));
-        band_rows_ = std::min(even(std::max({cached_rows - 1, size / kMostBands, 1})), even(size));
+        const int rows = std::max(kBandBytes / static_cast<int>(row_words * sizeof(std::uint16_t)), size / kMostBands);
+        for (band_shift_ = 1; (2 << band_shift_) <= rows; ++band_shift_) {}
+        band_rows_ = std::min(1 << band_shift_, even(size));
         band_.size = size;
         band_.stride = size / 64 + 2;
         const std::size_t words = row_words * static_cast<std::size_t>(band_rows_);
@@ -219,17 +220,18 @@ private:
     // Sorts the marks by the bands that they reach, each kept in drawing order: a band then costs its own marks only.
     // Where most marks reach many bands that would cost more memory than it saves time: every band then meets all.
     void assign_bands(int size) {
-        const int bands = (size + band_rows_ - 1) / band_rows_, band_lines = band_rows_ * kLines;
-        band_offsets_.assign(bands + 1, 0);
+        constexpr int kLineShift = 4;
+        static_assert(kLines == 1 << kLineShift);
+        const int bands = ((size - 1) >> band_shift_) + 1, shift = band_shift_ + kLineShift;
+        band_offsets_.assign(static_cast<std::size_t>(bands) + 1, 0);
         const auto reach = [&](Mark mark) {
             if (mark >= 0) {
-                const CapsuleBlock& c = capsules_[mark / kGroup];
-                const int lane = mark % kGroup;
-                return std::pair<int, int>(std::clamp(c.first[lane] / band_lines, 0, bands - 1),
-                                           std::clamp(c.last[lane] / band_lines, 0, bands - 1));
+                const CapsuleBlock& c = capsules_[static_cast<std::uint32_t>(mark) / kGroup];
+                const auto lane = static_cast<std::uint32_t>(mark) % kGroup;
+                return std::pair<int, int>(std::max(c.first[lane] >> shift, 0), std::min(c.last[lane] >> shift, bands - 1));
             }
             // One pixel more on either side: more than rounding could need.
-            const WideCapsule& c = wide_[~mark];
+            const WideCapsule& c = wide_[static_cast<std::size_t>(~mark)];
             const double top = (c.y0 - c.radius - 1) / band_rows_, bottom = (c.y1 + c.radius + 1) / band_rows_;
             return std::pair<int, int>(static_cast<int>(std::clamp(top, 0.0, bands - 1.0)),
                                        static_cast<int>(std::clamp(bottom, 0.0, bands - 1.0)));
@@ -284,7 +286,7 @@ private:
         c = kept;
     }
 
-    int band_rows_ = 0;
+    int band_rows_ = 0, band_shift_ = 0;  // 2^band_shift_, or all rows of the canvas
     bool sorted_ = false;  // whether band_marks_ is in use
     bool loose_ = false;   // whether a capsule has no arcs
     Band band_{};
