@@ -26,8 +26,10 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+# Everything: the tests, slow ones too, the sanitizers, and a minute of fuzzing (which needs clang).
 check: test sanitize tsan
 	$(BIN)/python -m pytest -q -m slow
+	$(MAKE) fuzz FUZZ_SECONDS=60
 	@if [ "$$(id -u)" = 0 ]; then $(MAKE) hosts; else echo "make hosts needs root; run it with sudo"; fi
 
 # A cluster of three hosts in network namespaces of this machine; one is lost on the way (cluster/README.md).
@@ -47,7 +49,7 @@ sanitize: $(VENV)/.dev
 	$(BIN)/cmake --build $(SANITIZED)/cmake
 	LD_PRELOAD="$$($${CXX:-c++} -print-file-name=libasan.so) $$($${CXX:-c++} -print-file-name=libstdc++.so)" \
 		ASAN_OPTIONS=detect_leaks=0 SKETCHYNET_EXPECT_CORE=$(abspath $(SANITIZED)) PYTHONPATH=$(SANITIZED) \
-		$(BIN)/pytest -q tests/test_sketch.py tests/test_raster.py tests/test_raster_calls.py \
+		$(BIN)/python -m pytest -q tests/test_sketch.py tests/test_raster.py tests/test_raster_calls.py \
 		tests/test_raster_corpus.py tests/test_simplify.py tests/ops/test_native.py
 
 # The fuzz corpus once more with several threads under the thread sanitizer.

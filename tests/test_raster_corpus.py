@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from exact_coverage import exact_coverage
 
 from sketchynet import Sketch, SketchBatch, raster, rasterize
 
+MOST_POINTS, MOST_SKETCHES = 256, 4  # of csrc/fuzz/raster.cpp
 CORPUS = sorted((Path(__file__).parent / "raster_corpus").iterdir())
 
 
@@ -26,12 +28,19 @@ def read(data: bytes) -> tuple[SketchBatch, int, np.ndarray]:
     size = 8 + data[0] * data[0] // 256
     at = 3
     fresh = True
-    while at < len(data):
+    points = 0
+    while at < len(data) and points < MOST_POINTS and len(sketches) <= MOST_SKETCHES:
         flags = data[at]
-        x, y = struct.unpack_from("<ff" if flags & 8 else "<hh", data, at + 1)
-        at += 9 if flags & 8 else 5
+        form = "<ff" if flags & 8 else "<hh"
+        if at + 1 + struct.calcsize(form) > len(data):
+            break
+        x, y = struct.unpack_from(form, data, at + 1)
+        at += 1 + struct.calcsize(form)
+        if not (math.isfinite(x) and math.isfinite(y)):
+            continue
         if not flags & 8:
             x, y = x / 16384, y / 16384
+        points += 1
         if flags & 2 and sketches[-1]:
             sketches.append([])
             erasers.append([])

@@ -329,11 +329,13 @@ void rasterize(const SketchBatchView& batch, const Canvas* canvases, std::int64_
     std::mutex failure_lock;
 
     const auto work = [&] {
+        thread_local std::unique_ptr<Scratch> kept;
         try {
-            thread_local const std::unique_ptr<Scratch> kept = std::make_unique<Scratch>();
+            if (kept == nullptr) kept = std::make_unique<Scratch>();
             Scratch& scratch = *kept;
             for (std::int64_t i = next++; i < count; i = next++) scratch.draw(batch, canvases[i], kernel);
         } catch (...) {
+            kept.reset();  // its bits may not be clear
             next = count;  // the others stop at their next canvas
             const std::lock_guard<std::mutex> hold(failure_lock);
             failure = std::current_exception();
