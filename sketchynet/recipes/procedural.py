@@ -94,8 +94,6 @@ def procedural() -> Recipe:
             ),
             "student": student.model_copy(
                 update={
-                    # Two lie about half the cost of the largest: a policy that halves it need not give up half a chair.
-                    "canvases": (48, 80, 96, 128),
                     "optimization": student.optimization.model_copy(update={"epochs": 14, "validate_every": 7}),
                 }
             ),
