@@ -49,7 +49,7 @@ sanitize: $(VENV)/.dev
 	$(BIN)/cmake --build $(SANITIZED)/cmake
 	LD_PRELOAD="$$($${CXX:-c++} -print-file-name=libasan.so) $$($${CXX:-c++} -print-file-name=libstdc++.so)" \
 		ASAN_OPTIONS=detect_leaks=0 SKETCHYNET_EXPECT_CORE=$(abspath $(SANITIZED)) PYTHONPATH=$(SANITIZED) \
-		$(BIN)/python -m pytest -q tests/test_sketch.py tests/test_raster.py tests/test_raster_calls.py \
+		$(BIN)/python -P -m pytest -q tests/test_sketch.py tests/test_raster.py tests/test_raster_calls.py \
 		tests/test_raster_corpus.py tests/test_simplify.py tests/ops/test_native.py
 
 # The fuzz corpus once more with several threads under the thread sanitizer.
