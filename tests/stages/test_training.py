@@ -197,6 +197,8 @@ def test_loss_that_is_not_finite_names_the_step(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of what torch's compiler imports
 def test_compiled_network_trains_as_the_plain_one(tmp_path: Path) -> None:
     losses = {}
     for compiled in (False, True):
