@@ -247,8 +247,8 @@ class SelectorConfig(Section):
     tolerated_loss: Annotated[float, Field(ge=0)] = 1.0
     """Points of validation Acc@1 that the picked policy may lose against the largest canvas."""
     budget: Annotated[float, Field(gt=0, le=1)] | None = None
-    """Instead: the share of the largest canvas's FLOPs that a query may cost on average; the most accurate
-    policy within it is picked."""
+    """Instead: the share of the largest canvas's FLOPs that a query costs on average. Every trained policy is
+    calibrated to it on validation, and the one of the highest MRR is picked."""
     rank_weight: Annotated[float, Field(ge=0)] = 1.0
     """λ_r of R_acc = λ_r / rank − λ_tri · L_tri (ours)."""
     triplet_weight: Annotated[float, Field(ge=0)] = 0.2

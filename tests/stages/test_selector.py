@@ -13,9 +13,11 @@ from sketchynet.stages.runtime import LocalRuntime, RolloutRequest, RolloutResul
 from sketchynet.stages.selector import Validation, choose, pick, shifted, train_selector
 
 CANDIDATES = [
-    {"acc1": 0.50, "gflops": 0.9},
-    {"acc1": 0.495, "gflops": 0.4},
-    {"acc1": 0.45, "gflops": 0.1},
+    {"acc1": 0.50, "mrr": 0.60, "gflops": 0.9},
+    {"acc1": 0.495, "mrr": 0.61, "gflops": 0.4, "share": 0.5},
+    {"acc1": 0.45, "mrr": 0.63, "gflops": 0.1},
+    {"acc1": 0.49, "mrr": 0.62, "gflops": 0.49, "share": 0.5},
+    {"acc1": 0.46, "mrr": 0.55, "gflops": 0.2, "share": 0.2},
 ]
 
 
@@ -27,8 +29,8 @@ def test_pick_the_cheapest_that_is_accurate_enough(full: float, tolerated: float
     assert pick(CANDIDATES, {"acc1": full, "gflops": 1.0}, settings) == expected
 
 
-@pytest.mark.parametrize(("budget", "expected"), [(1.0, 0), (0.5, 1), (0.3, 2), (0.05, 0)])
-def test_pick_the_most_accurate_within_the_budget(budget: float, expected: int) -> None:
+@pytest.mark.parametrize(("budget", "expected"), [(0.5, 3), (0.2, 4)])
+def test_pick_the_policy_of_the_highest_mrr_that_spends_the_budget(budget: float, expected: int) -> None:
     settings = small_recipe(f"selector.budget={budget}").selector
     assert pick(CANDIDATES, {"acc1": 0.5, "gflops": 1.0}, settings) == expected
 
