@@ -9,3 +9,7 @@ class InputError(ValueError):
     The command line prints the message alone and exits with status 2; every other exception is a defect
     of the program and keeps its traceback.
     """
+
+
+class NotFiniteError(InputError, FloatingPointError):
+    """Embeddings that hold NaN or infinity; a training loop adds where it was and what to lower."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sketchynet.errors import InputError
+from sketchynet.errors import InputError, NotFiniteError
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -32,16 +32,27 @@ def require_same(operator: str, **tensors: Tensor) -> None:
 
 
 def require_finite(operator: str, name: str, rows: Tensor, first: int = 0, total: int | None = None) -> None:
-    """Every element of rows (n, D) finite; `first` is the number of row 0 among the `total` rows of `name`."""
+    """Every element of rows (n, D) finite, else NotFiniteError; `first` is the number of row 0 among the `total` rows of `name`."""
     # A sum is finite where every element is, short of an overflow, and costs no second matrix.
     suspects = (~torch.isfinite(rows.sum(dim=1, dtype=torch.float32))).nonzero()[:, 0]
     bad = suspects[~torch.isfinite(rows[suspects]).all(dim=1)] if len(suspects) else suspects
     if len(bad):
         row = first + int(bad[0])
-        raise InputError(
+        raise NotFiniteError(
             f"{operator}: {name} row {row} of {len(rows) if total is None else total} is not finite ({len(bad)} such "
             "rows found): the network that made it has diverged"
         )
+
+
+def require_finite_on_cpu(operator: str, **tensors: Tensor) -> None:
+    """`require_finite` for the operators inside a loss, tensors (..., D), where the check costs no waiting.
+
+    On a GPU the host would wait for the device in every step, and a compiled graph would break: there what is not
+    finite goes through to the loss, which the training loop checks.
+    """
+    for name, tensor in tensors.items():
+        if tensor.device.type == "cpu" and not torch.compiler.is_compiling():
+            require_finite(operator, name, tensor.detach().reshape(-1, tensor.shape[-1]))
 
 
 def widest(*tensors: Tensor) -> list[Tensor]:

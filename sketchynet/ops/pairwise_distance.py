@@ -23,7 +23,7 @@ from torch.autograd.function import once_differentiable
 
 from sketchynet.errors import InputError
 from sketchynet.ops.backend import choose_backend
-from sketchynet.ops.checks import require_same, widest
+from sketchynet.ops.checks import require_finite_on_cpu, require_same, widest
 
 METRICS = ("euclidean", "squared", "cosine")
 NEAR = 1.0 / 64.0
@@ -94,8 +94,9 @@ def distance_gradients(
 ) -> tuple[Tensor | None, Tensor | None]:
     """Gradients of x and y, as asked for, given that of the distances (B, G) or of their squares.
 
-    `apart`: no pair is near, as `distances_apart` found, so that none is looked for. A pair pulls x along w(x - y), w = grad / d, or 2 grad for squares; it does nothing at d = 0. The sum over pairs
-    is a row sum of w and a product w·y; near pairs, whose x and y would cancel there, are added from differences.
+    `apart`: no pair is near, as `distances_apart` found, so that none is looked for. A pair pulls x along w(x - y),
+    w = grad / d, or 2 grad for squares; it does nothing at d = 0. The sum over pairs is a row sum of w and a product
+    w·y; near pairs, whose x and y would cancel there, are added from differences.
     """
     if squared:
         weight = 2.0 * grad
@@ -235,7 +236,8 @@ def pairwise_distance(x: Tensor, y: Tensor, *, metric: str = "euclidean", backen
         backend: "auto", "eager" or "triton".
 
     Raises:
-        InputError: shapes, types or devices that do not fit; a backend that cannot run here.
+        InputError: shapes, types or devices that do not fit; a backend that cannot run here; on the CPU a row that is
+            not finite, with its number (on a GPU its distances are not finite either).
     """
     if metric not in METRICS:
         raise InputError(f"metric {metric!r} is unknown: choose one of {', '.join(METRICS)}")
@@ -248,6 +250,7 @@ def pairwise_distance(x: Tensor, y: Tensor, *, metric: str = "euclidean", backen
         raise InputError(f"embeddings have no elements: x is {tuple(x.shape)}")
     x, y = widest(x, y)
     require_same("pairwise_distance", x=x, y=y)
+    require_finite_on_cpu("pairwise_distance", x=x, y=y)
     rows = x.reshape(-1, x.shape[-1])
     chosen = choose_backend(backend, x, y) == "triton"
     if metric != "cosine":

@@ -25,7 +25,7 @@ from torch.autograd.function import once_differentiable
 
 from sketchynet.errors import InputError
 from sketchynet.ops.backend import choose_backend
-from sketchynet.ops.checks import require_same, widest
+from sketchynet.ops.checks import require_finite_on_cpu, require_same, widest
 from sketchynet.ops.pairwise_distance import accumulating, pairwise_distance_eager, row_distance
 from sketchynet.ops.panels import gradient_type, numbered, relational_panels
 
@@ -198,6 +198,13 @@ def _check(
             f"relational_huber needs embeddings on one device, found the teacher's on {teacher_photo.device} and the "
             f"student's on {student_photo.device}: move them with .to(device)"
         )
+    require_finite_on_cpu(
+        "relational_huber",
+        teacher_sketch=teacher_sketch,
+        teacher_photo=teacher_photo,
+        student_sketch=student_sketch,
+        student_photo=student_photo,
+    )
     if not delta > 0:
         raise InputError(f"Huber delta {delta} must be positive")
     if len(weights) != 3:
@@ -241,7 +248,8 @@ def relational_huber(
         backend: "auto", "eager" or "triton"; given triplets are always eager.
 
     Raises:
-        InputError: shapes, types, devices or rows that do not fit; a backend that cannot run here.
+        InputError: shapes, types, devices or rows that do not fit; a backend that cannot run here; on the CPU a row
+            that is not finite, with its number (on a GPU the loss is not finite either).
     """
     student_sketch, student_photo = widest(student_sketch, student_photo)
     teacher_sketch, teacher_photo = widest(teacher_sketch, teacher_photo)

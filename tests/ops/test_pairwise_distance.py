@@ -167,3 +167,15 @@ def test_empty_batches() -> None:
     assert distance.shape == (0, 2)
     distance.sum().backward()
     assert x.grad.shape == (0, 3)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_row_that_is_not_finite_is_named(value: float) -> None:
+    x, y = torch.rand(2, 3, 4), torch.rand(5, 4)
+    broken = y.clone()
+    broken[3, 1] = value
+    with pytest.raises(InputError, match="pairwise_distance: y row 3 of 5 is not finite"):
+        pairwise_distance(x, broken)
+    x[1, 1, 0] = value
+    with pytest.raises(FloatingPointError, match="pairwise_distance: x row 4 of 6 is not finite"):
+        pairwise_distance(x, y)

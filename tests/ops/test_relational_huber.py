@@ -196,3 +196,12 @@ def test_a_loss_scale_saves_what_float16_would_flush() -> None:
     exact = ss.detach().double().requires_grad_()
     (65536.0 * relational_huber(ts.double(), tp.double(), exact, sp.double(), weights=(0.0, 1e-3, 0.0))).backward()
     assert (ss.grad.double() - exact.grad).norm() <= 1e-3 * exact.grad.norm()
+
+
+@pytest.mark.parametrize("name", ["teacher_sketch", "teacher_photo", "student_sketch", "student_photo"])
+def test_a_row_that_is_not_finite_is_named(name: str) -> None:
+    names = ("teacher_sketch", "teacher_photo", "student_sketch", "student_photo")
+    embeddings = {n: torch.rand(4, 6) for n in names}
+    embeddings[name][2, 5] = math.nan
+    with pytest.raises(InputError, match=f"relational_huber: {name} row 2 of 4 is not finite"):
+        relational_huber(**embeddings)
