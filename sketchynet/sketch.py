@@ -131,8 +131,12 @@ class Sketch:
     ) -> Sketch:
         """A sketch of arrays that were checked before, all together: checking again takes longer than reading."""
         sketch = object.__new__(cls)
-        fields = {"points": points, "stroke_offsets": stroke_offsets, "id": id, "widths": widths, "erasers": erasers}
-        object.__setattr__(sketch, "__dict__", fields)
+        fields = sketch.__dict__  # one by one: a third faster than giving the instance another dictionary
+        fields["points"] = points
+        fields["stroke_offsets"] = stroke_offsets
+        fields["id"] = id
+        fields["widths"] = widths
+        fields["erasers"] = erasers
         return sketch
 
     @property

@@ -132,10 +132,10 @@ class FlatSketches:
         first, last = maps.stroke_at[row], maps.stroke_at[row + 1]
         begin, end = maps.point_at[first], maps.point_at[last]
         numbers = maps.numbers[2 * begin : 2 * end]
-        if not math.isfinite(np.dot(numbers, numbers)):
+        if not math.isfinite(numbers.dot(numbers)):  # the method: np.dot's dispatch costs as much as the product
             raise self._damaged(f"{shard_name(shard)}, row {row}: coordinates are not finite")
         return Sketch.checked(
-            numbers.reshape(-1, 2),
+            maps.points[begin:end],
             maps.stroke_offsets[first : last + 1] - begin,
             maps.ids[row].decode(),
             None if maps.widths is None else maps.widths[first:last],

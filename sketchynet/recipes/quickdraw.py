@@ -30,7 +30,6 @@ def quickdraw() -> Recipe:
             weight_decay=0.05,
             averaging=0.99,
             gradient_clip=1.0,
-            precision="bfloat16",
             validate_every=5,
         )
 

@@ -181,7 +181,12 @@ class RewardTable:
         """Seconds for which whoever asked has waited so far."""
         self._asked = np.zeros(shape[:2], dtype=bool)
         self._pending: deque[tuple[np.ndarray, np.ndarray, Future[RolloutResult]]] = deque()
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="rollouts")
+        self._thread = ThreadPoolExecutor(
+            max_workers=1,
+            thread_name_prefix="rollouts",
+            initializer=torch.set_num_threads,  # as many as here, whatever the learner sets for itself later
+            initargs=(torch.get_num_threads(),),
+        )
 
     def prepare(self, sketches: np.ndarray, views: np.ndarray) -> None:
         """Starts to roll out all canvases of these views, int64 (n,) each, where they are not known yet."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,7 +88,8 @@ def train_selector(
     settings = task.recipe.selector
     with RewardTable(settings.views, sketches, len(student.canvases), rollout) as table:
         training = _PolicyTraining(task, table, student, sketches)
-        _train(training, settings, runtime, folder)
+        with _one_thread():
+            _train(training, settings, runtime, folder)
     total = training.done
     validation = Validation.of(task, student)
     candidates = []
@@ -130,6 +133,21 @@ def _train(training: _PolicyTraining, settings: SelectorConfig, runtime: Runtime
         if training.done % settings.optimization.validate_every == 0 and training.done < total:
             training.save(checkpoint.epoch_directory(folder.stage(NAME), training.done))
             checkpoint.prune_epochs(folder.stage(NAME), keep=2)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """One thread of torch within it.
+
+    A GRU step of a small batch takes microseconds: sharing one costs more than it saves, and on a busy machine, where
+    the threads wait for each other at every step, an epoch took ten times as long.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def write_policy(directory: Path, policy: CanvasSelector, metrics: dict[str, Any]) -> None:
