@@ -7,6 +7,7 @@ from small import small_pairs, small_recipe
 
 from sketchynet.models import CanvasSelector, Embedder
 from sketchynet.models.selector import selector_input
+from sketchynet.stages import selector
 from sketchynet.stages.retrieval import Retrieval
 from sketchynet.stages.run_folder import RunFolder
 from sketchynet.stages.runtime import LocalRuntime, RolloutRequest, RolloutResult
@@ -100,6 +101,37 @@ def test_policy_learns_which_sketches_need_the_large_canvas(tmp_path, gradient: 
     policy = read_selector(folder.final("selector"))
     chosen = choose(policy, pairs.sketches.select(sketches), recipe.selector).canvases
     assert (chosen == hard[sketches]).mean() > 0.65
+
+
+def test_the_policy_learns_in_one_thread_and_its_rollouts_in_all(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    learning, rolling = set(), set()
+    entropy = selector.policy_entropy
+
+    def watched(logits: torch.Tensor) -> torch.Tensor:
+        learning.add(torch.get_num_threads())
+        return entropy(logits)
+
+    def rollout(request: RolloutRequest) -> RolloutResult:
+        rolling.add(torch.get_num_threads())
+        return RolloutResult(np.ones(len(request), np.int64), np.zeros(len(request), np.float32))
+
+    monkeypatch.setattr(selector, "policy_entropy", watched)
+    pairs, recipe = small_pairs(), small_recipe("selector.cost_weights=[0.3]", "selector.optimization.epochs=2")
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        student = Embedder("mobile_small", canvases=(16, 32)).eval()
+        train_selector(
+            Retrieval(recipe, pairs),
+            LocalRuntime(),
+            rollout,
+            RunFolder(tmp_path),
+            student=student,
+            sketches=pairs.sketch_indices(0),
+        )
+        assert learning == {1} and rolling == {2} and torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_untrained_policy_chooses_among_its_canvases() -> None:
