@@ -34,6 +34,7 @@ GROUPS: dict[str, tuple[str, str, str, float]] = {
     "mixture": ("mixture of canvases", GREY, "X", 8),
     "shuffled": ("shuffled choices", PURPLE, "v", 7),
     "rule": ("rule on the strokes", GREEN, "P", 7),
+    "exit": ("early exit", ORANGE, "h", 7),
     "v2 candidates": ("V2 at other prices", SKY, "p", 6),
     "v2 budgets": ("V2 at other budgets", VERMILLION, ".", 6),
 }

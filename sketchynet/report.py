@@ -16,6 +16,7 @@ _NAMES = {
     "mixture": "  best mixture of fixed canvases",
     "shuffled": "  its choices shuffled",
     "rule": "  rule on strokes, points or ink",
+    "exit": "  early exit where the answer is clear",
     "oracle": "  oracle",
 }
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sketchynet.errors import InputError
-from sketchynet.ops import match_rank
+from sketchynet.ops import match_rank, nearest
 from sketchynet.ops.checks import require_finite
 from sketchynet.ops.gallery import check_targets
 
@@ -65,6 +65,22 @@ def category_ranks(
         position[held] = torch.arange(len(held), device=gallery.device)
         ranks[asked] = match_rank(queries[asked], gallery[held], position[target[asked]], backend=backend)
     return ranks
+
+
+def category_clearness(
+    queries: Tensor, query_category: Tensor, gallery: Tensor, gallery_category: Tensor
+) -> Tensor:
+    """How clear the nearest photo of each query's category is: float64 (Q,), 1 - d1 / d2 of the two nearest distances.
+
+    0 where two photos lie equally near, 1 where there is no second one. Arguments as in :func:`category_ranks`.
+    """
+    clear = torch.ones(len(queries), dtype=torch.float64, device=queries.device)
+    for category in query_category.unique():
+        asked, held = query_category == category, gallery_category == category
+        if int(held.sum()) > 1:
+            first, second = nearest(queries[asked], gallery[held], 2).distance.double().unbind(dim=1)
+            clear[asked] = torch.where(second > 0, 1.0 - first / second, 0.0)
+    return clear
 
 
 def label_ranks(scores: Tensor, labels: Tensor) -> Tensor:

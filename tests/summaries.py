@@ -28,12 +28,13 @@ def summary_values(seed: int, *, name: str = "tiny", experiments: tuple[dict[str
     figures = {"acc1": 0.5, "acc5": 1.0, "acc10": 1.0, "mrr": 0.7, "gflops": 0.1, "parameters": 2_000_000, "mean_canvas": 20}
     systems: dict[str, Any] = {
         system: {"all": dict(figures), "left": dict(figures), "right": dict(figures), "details": {}}
-        for system in ("full", "direct@16", "direct@32", "v1@16", "v1@32", "v2", "shuffled", "mixture", "rule", "oracle", "v2[0.1]", "v2[<=0.5]")
+        for system in ("full", "direct@16", "direct@32", "v1@16", "v1@32", "v2", "shuffled", "mixture", "rule", "exit", "oracle", "v2[0.1]", "v2[<=0.5]")
     }
     systems["mixture"]["details"] = {"shares": {"16": 0.25, "32": 0.75}}
     counts = np.bincount(CHOICES[seed], minlength=2)
     systems["shuffled"]["details"] = {"shares": {"16": counts[0] / 3, "32": counts[1] / 3}}
     systems["rule"]["details"] = {"rule": {"feature": "ink", "thresholds": [2.5], "falling": False}, "shares": {}}
+    systems["exit"]["details"] = {"exit": {"first": 16, "then": 32, "threshold": 0.25}, "shares": {"16": 1 / 3, "32": 2 / 3}}
     systems["v2"]["all"]["gflops"] = 0.05
     systems["v1@16"]["all"]["gflops"], systems["v2[<=0.5]"]["all"]["gflops"] = 0.06, 0.07
     return {
@@ -56,7 +57,7 @@ def summary_values(seed: int, *, name: str = "tiny", experiments: tuple[dict[str
             "direct": pack(np.array([[2, 1 + n] for n in range(3)])),
             "v1": pack(ranks),
         },
-        "choices": {"v2": pack(np.array(CHOICES[seed])), "v2[0.1]": pack(np.array([0, 0, 0])), "v2[<=0.5]": pack(np.array([0, 1, 1])), "rule": pack(np.array(RULE))},
+        "choices": {"v2": pack(np.array(CHOICES[seed])), "v2[0.1]": pack(np.array([0, 0, 0])), "v2[<=0.5]": pack(np.array([0, 1, 1])), "rule": pack(np.array(RULE)), "exit": pack(np.array([0, 1, 1]))},
         "features": {"strokes": pack(np.array([4, 2, 9])), "points": pack(np.array([40, 20, 90])), "ink": pack(np.array([3000, 2000, 1500]))},
     } | changes
 

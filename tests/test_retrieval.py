@@ -8,6 +8,7 @@ from sketchynet.errors import InputError
 from sketchynet.retrieval import (
     accuracy,
     bootstrap_interval,
+    category_clearness,
     category_ranks,
     hits,
     label_ranks,
@@ -85,3 +86,12 @@ def test_label_ranks_count_ties_against_us() -> None:
     scores[2, 1] = float("nan")
     with pytest.raises(InputError, match="query 2"):
         label_ranks(scores, torch.tensor([1, 0, 2, 2]))
+
+
+def test_clearness_of_the_nearest_photo_of_the_category() -> None:
+    gallery = torch.tensor([[1.0, 0.0], [4.0, 0.0], [0.1, 0.0], [0.0, 2.0], [0.0, 2.0]])
+    category = torch.tensor([0, 0, 1, 2, 2])
+    queries = torch.tensor([[0.0, 0.0], [5.0, 5.0], [0.0, 2.0]])
+    found = category_clearness(queries, torch.tensor([0, 1, 2]), gallery, category)
+    # A quarter of the way to the second; alone in its category; two photos in the same place.
+    torch.testing.assert_close(found, torch.tensor([0.75, 1.0, 0.0], dtype=torch.float64))

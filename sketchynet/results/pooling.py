@@ -23,7 +23,7 @@ from sketchynet.stages.evaluate import claimed_differences
 from sketchynet.stages.systems import best_mixture
 
 RESAMPLES = 10_000
-_ORDER = ("full", "direct", "v1", "v2", "shuffled", "mixture", "rule", "oracle")
+_ORDER = ("full", "direct", "v1", "v2", "shuffled", "mixture", "rule", "exit", "oracle")
 
 
 @dataclass(frozen=True)
@@ -233,6 +233,8 @@ def _canvases(pooled: Pool) -> list[str]:
     ]
     if all("rule" in run.values["systems"] for run in pooled.runs):
         rows.append(["the rule", *(_rule_text(run) for run in pooled.runs)])
+    if all("exit" in run.values["systems"] for run in pooled.runs):
+        rows.append(["the early exit", *(_exit_text(run) for run in pooled.runs)])
     return [markdown(["", *(f"seed {seed}" for seed in pooled.seeds)], rows)]
 
 
@@ -241,6 +243,14 @@ def _rule_text(run: Summary) -> str:
     order = run.canvases[::-1] if rule["falling"] else run.canvases
     bounds = " / ".join(f"{value:.4g}" if isinstance(value, float | int) else value for value in rule["thresholds"])
     return f"{rule['feature']} at {bounds}: {', '.join(map(str, order))}"
+
+
+def _exit_text(run: Summary) -> str:
+    details = run.values["systems"]["exit"]["details"]
+    told, shares = details["exit"], details["shares"]
+    if told["first"] == told["then"]:
+        return f"{told['first']} alone"
+    return f"{told['first']}, of which {100 * shares[str(told['then'])]:.0f} % go on to {told['then']}"
 
 
 def run_list(runs: Sequence[Summary]) -> str:

@@ -78,7 +78,7 @@ class Summary:
         return {name: self._unpacked("ranks", name) for name in self.values["ranks"]}
 
     def choices(self, system: str) -> np.ndarray:
-        """int64 (n,): index of the canvas that ``v2``, ``v2[PRICE]`` or ``rule`` took."""
+        """int64 (n,): index of the canvas that ``v2``, ``v2[PRICE]``, ``rule`` or ``exit`` took."""
         return self._unpacked("choices", system)
 
     def features(self) -> dict[str, np.ndarray]:
@@ -165,7 +165,7 @@ def summarise_run(task: Task, evaluation: Evaluation, folder: RunFolder) -> dict
         "categories": {"names": names, "of_query": pack(of_query)},
         "ranks": {name: pack(values) for name, values in evaluation.ranks.items()},
         "choices": {
-            s.name: pack(s.choices) for s in evaluation.systems if s.network in ("v2", "rule") and s.choices is not None
+            s.name: pack(s.choices) for s in evaluation.systems if s.network in ("v2", "rule", "exit") and s.choices is not None
         },
         "features": features,
     }

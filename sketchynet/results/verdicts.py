@@ -73,6 +73,7 @@ def _policy(pooled: Pool) -> Iterator[Row]:
         ("mixture", "the best mixture of fixed canvases"),
         ("shuffled", "its own choices shuffled"),
         ("rule", "a rule on strokes, points or ink"),
+        ("exit", "an early exit where the answer is clear"),
     ):
         if rival in known:
             gap = pooled.difference("v2", rival)

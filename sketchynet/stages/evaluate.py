@@ -18,6 +18,7 @@ from sketchynet.models import fold_grey_stem
 from sketchynet.models.embedder import Embedder
 from sketchynet.models.selector import CanvasSelector, selector_input
 from sketchynet.retrieval import paired_bootstrap
+from sketchynet.stages.early_exit import tune_exit
 from sketchynet.stages.networks import read_embedder, read_selector
 from sketchynet.stages.rules import stroke_features, tune_rule
 from sketchynet.stages.run_folder import RunFolder
@@ -31,7 +32,7 @@ from sketchynet.stages.systems import (
     oracle_system,
     shuffled_system,
 )
-from sketchynet.stages.task import TEST, VALIDATION, Task
+from sketchynet.stages.task import TEST, VALIDATION, Answers, Task
 from sketchynet.stages.teacher import full_network
 
 
@@ -72,18 +73,19 @@ def evaluate(task: Task, folder: RunFolder, *, split: int = TEST, device: str = 
     systems: list[System] = []
     if all(checkpoint.is_complete(folder.final(folder.teacher(m))) for m in range(recipe.teacher.members)):
         network, size = full_network(recipe, folder).to(device), recipe.teacher.canvas
-        ranks["full"] = task.ranks(network, split, (size,), size)
+        ranks["full"] = task.answers(network, split, (size,), size).ranks
         systems.append(full_system(network, ranks["full"][:, 0], size))
     if checkpoint.is_complete(folder.final("direct")):
         direct = _network(task, folder, "direct", device)
-        ranks["direct"] = task.ranks(direct, split, direct.canvases, photo_size)
+        ranks["direct"] = task.answers(direct, split, direct.canvases, photo_size).ranks
         systems += fixed_systems("direct", direct, ranks["direct"])
-    ranks["v1"] = task.ranks(student, split, student.canvases, photo_size)
+    answers = task.answers(student, split, student.canvases, photo_size)
+    ranks["v1"] = answers.ranks
     fixed = fixed_systems("v1", student, ranks["v1"])
     systems += fixed
     choices = None
     if checkpoint.is_complete(folder.final("selector")):
-        selected = _selected(task, folder, split, student, fixed, ranks["v1"])
+        selected = _selected(task, folder, split, student, fixed, answers)
         choices = selected[0].choices
         systems += selected
     systems.append(oracle_system(fixed, ranks["v1"], student.canvases))
@@ -114,10 +116,10 @@ def _saved_by_grey(recipe: Recipe, student: Embedder) -> np.ndarray | None:
 
 
 def _selected(
-    task: Task, folder: RunFolder, split: int, student: Embedder, fixed: list[System], ranks: np.ndarray
+    task: Task, folder: RunFolder, split: int, student: Embedder, fixed: list[System], answers: Answers
 ) -> list[System]:
     """V2, its rivals at the same cost, V2 as trained at every price, and V2 at every share of the FLOPs."""
-    recipe, sizes = task.recipe, student.canvases
+    recipe, sizes, ranks = task.recipe, student.canvases, answers.ranks
     queries = task.sketches.select(task.indices(split))
     settings = recipe.selector
     read = selector_input(queries, tolerance=settings.tolerance, max_points=settings.max_points)
@@ -131,16 +133,20 @@ def _selected(
     policy = read_selector(folder.final("selector"))
     v2 = answered("v2", policy)
     systems = [v2, shuffled_system(v2, ranks, sizes), matched_mixture(v2, fixed, ranks, sizes)]
-    # The rule is given on validation what the policy spends there, its GRU included.
+    # Rule and early exit are given on validation what the policy spends there, its GRU included.
     held_out = task.sketches.select(task.indices(VALIDATION))
     validation = Validation.of(task, student)
     spent = query_flops(policy, student, choose_read(policy, validation.points, validation.lengths)).mean()
     cost = np.array([float(s.flops.mean()) for s in fixed])
-    rule = tune_rule(stroke_features(held_out), validation.ranks, cost, float(spent))
+    rule = tune_rule(stroke_features(held_out), validation.answers.ranks, cost, float(spent))
     chosen = rule.choices(stroke_features(queries))
     systems.append(
         chosen_system("rule", "rule", fixed[0].parameters, ranks, chosen, cost[chosen], sizes, rule=rule.described())
     )
+    leaving = tune_exit(validation.answers.clearness, validation.answers.ranks, cost, float(spent))
+    stands, paid = leaving.choices(answers.clearness), leaving.cost(answers.clearness, cost)
+    told = leaving.described(sizes)
+    systems.append(chosen_system("exit", "exit", fixed[0].parameters, ranks, stands, paid, sizes, exit=told))
     weights = settings.cost_weights
     policies = [read_selector(folder.candidate(number)) for number in range(len(weights))]
     systems += [answered(f"v2[{w:g}]", trained) for w, trained in zip(weights, policies, strict=True)]
@@ -170,8 +176,8 @@ def _all_figures(
 
 
 def _grey_figures(system: System, saved: np.ndarray | None) -> dict[str, float]:
-    """GFLOPs of a query where the student's first layer takes one channel."""
-    if saved is None or system.source == "full":
+    """GFLOPs of a query where the student's first layer takes one channel; left out where two canvases are drawn."""
+    if saved is None or system.source == "full" or system.network == "exit":
         return {}
     drawn = system.probabilities @ saved if system.choices is None else saved[system.choices]
     return {"gflops_grey": float((system.flops - drawn).mean() / 1e9)}
@@ -192,7 +198,7 @@ def _differences(recipe: Recipe, systems: list[System], canvases: tuple[int, ...
 def claimed_differences(canvases: tuple[int, ...]) -> list[tuple[str, str]]:
     """Pairs of systems that the claims compare: V1 with the direct student and the full network, V2 with its rivals."""
     best = f"v1@{canvases[-1]}"
-    rivals = ("mixture", "shuffled", "rule", *(f"v1@{size}" for size in reversed(canvases[:-1])))
+    rivals = ("mixture", "shuffled", "rule", "exit", *(f"v1@{size}" for size in reversed(canvases[:-1])))
     return [(best, f"direct@{canvases[-1]}"), (best, "full"), ("v2", best), *(("v2", rival) for rival in rivals)]
 
 

@@ -27,7 +27,7 @@ from sketchynet.stages.networks import new_classifier, read_embedder
 from sketchynet.stages.rewards import unique_views
 from sketchynet.stages.run_folder import RunFolder
 from sketchynet.stages.runtime import Rollout, RolloutRequest, RolloutResult, Runtime
-from sketchynet.stages.task import TRAIN, VALIDATION
+from sketchynet.stages.task import TRAIN, VALIDATION, Answers
 from sketchynet.stages.teacher import full_network
 
 
@@ -160,7 +160,7 @@ class DrawingExamples:
 
     def validate(self, network: Embedder) -> dict[str, float]:
         """Accuracy and mean reciprocal rank at every canvas; the score is the mean of all."""
-        ranks = drawing_ranks(network, self.data, VALIDATION, self.canvases)
+        ranks = drawing_answers(network, self.data, VALIDATION, self.canvases).ranks
         figures: dict[str, float] = {}
         for canvas, column in zip(self.canvases, torch.from_numpy(ranks).T, strict=True):
             figures[f"validation/acc1_{canvas}"] = accuracy(column, 1)
@@ -168,14 +168,19 @@ class DrawingExamples:
         return figures | {"validation/score": float(np.mean(list(figures.values())))}
 
 
-def drawing_ranks(
+def drawing_answers(
     network: EmbeddingNetwork, data: LabelledSet, split: int, canvases: Sequence[int]
-) -> np.ndarray:
-    """int64 (n, K): rank of each drawing's category among all, at every canvas."""
+) -> Answers:
+    """Rank of each drawing's category among all; how much more likely the first category is than the second."""
     rows = data.sketch_indices(split)
     sketches, labels = data.sketches.select(rows), torch.from_numpy(data.labels[rows])
-    columns = [label_ranks(classify(network, sketches, size)[0], labels).numpy() for size in canvases]
-    return np.stack(columns, axis=1)
+    ranks, clearness = [], []
+    for size in canvases:
+        logits = classify(network, sketches, size)[0]
+        ranks.append(label_ranks(logits, labels).numpy())
+        likeliest = logits.double().softmax(dim=1).topk(min(2, logits.shape[1])).values
+        clearness.append((2.0 * likeliest[:, 0] - likeliest.sum(dim=1)).numpy())
+    return Answers(np.stack(ranks, axis=1), np.stack(clearness, axis=1))
 
 
 class RecognitionWorker:
@@ -318,11 +323,11 @@ class Recognition:
             checkpoint.write_checkpoint(target, network=tables, config={"canvas": size}, metrics={})
         runtime.barrier()
 
-    def ranks(
+    def answers(
         self, network: EmbeddingNetwork, split: int, canvases: Sequence[int], photo_size: int
-    ) -> np.ndarray:
-        """int64 (n, K): rank of each drawing's category among all."""
-        return drawing_ranks(network, self.data, split, canvases)
+    ) -> Answers:
+        """See :func:`drawing_answers`."""
+        return drawing_answers(network, self.data, split, canvases)
 
     def probabilities(self, network: EmbeddingNetwork, sketches: SketchBatch, canvas: int) -> np.ndarray:
         """float32 (n, C): probability of every category."""

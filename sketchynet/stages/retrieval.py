@@ -14,7 +14,7 @@ from sketchynet import checkpoint
 from sketchynet.config import NetworkConfig, OptimizationConfig, Recipe
 from sketchynet.data.pairs import PairedSet
 from sketchynet.models.embedder import Embedder
-from sketchynet.retrieval import accuracy, category_ranks, mean_reciprocal_rank
+from sketchynet.retrieval import accuracy, category_clearness, category_ranks, mean_reciprocal_rank
 from sketchynet.stages.batches import BatchPlan, PairBatch, PairSampler, compose
 from sketchynet.stages.distillation import Objective, distillation_objective, ranking_objective
 from sketchynet.stages.embedding import EmbeddingNetwork, embed_photos, embed_sketches
@@ -23,7 +23,7 @@ from sketchynet.stages.networks import new_embedder, read_embedder
 from sketchynet.stages.rewards import Judge, RolloutWorker
 from sketchynet.stages.run_folder import RunFolder
 from sketchynet.stages.runtime import Rollout, Runtime
-from sketchynet.stages.task import TRAIN, VALIDATION
+from sketchynet.stages.task import TRAIN, VALIDATION, Answers
 from sketchynet.stages.teacher import full_network
 
 
@@ -203,18 +203,21 @@ class Retrieval:
             checkpoint.write_checkpoint(target, network=tables, config={"canvas": size}, metrics={})
         runtime.barrier()
 
-    def ranks(
+    def answers(
         self, network: EmbeddingNetwork, split: int, canvases: Sequence[int], photo_size: int
-    ) -> np.ndarray:
-        """int64 (n, K): rank of each sketch's photo among the split's photos of its category."""
-        rows, photos = self.pairs.sketch_indices(split), self.pairs.photo_indices(split)
-        gallery = embed_photos(network, self.pairs, photos, photo_size)
-        queries = self.pairs.sketches.select(rows)
-        columns = [
-            ranks_of(self.pairs, rows, embed_sketches(network, queries, size), photos, gallery).numpy()
-            for size in canvases
-        ]
-        return np.stack(columns, axis=1)
+    ) -> Answers:
+        """Rank of each sketch's photo among the split's photos of its category; the nearest photo's clearness."""
+        pairs = self.pairs
+        rows, photos = pairs.sketch_indices(split), pairs.photo_indices(split)
+        gallery = embed_photos(network, pairs, photos, photo_size)
+        drawn = pairs.sketches.select(rows)
+        categories = [torch.from_numpy(pairs.categories[p]) for p in (pairs.sketch_photo[rows], photos)]
+        ranks, clearness = [], []
+        for size in canvases:
+            queries = embed_sketches(network, drawn, size)
+            ranks.append(ranks_of(pairs, rows, queries, photos, gallery).numpy())
+            clearness.append(category_clearness(queries, categories[0], gallery, categories[1]).numpy())
+        return Answers(np.stack(ranks, axis=1), np.stack(clearness, axis=1))
 
     def rollouts(self, folder: RunFolder, folds: Folds) -> Rollout:
         """Ranks and triplet losses by the students that were not fitted on the sketch."""

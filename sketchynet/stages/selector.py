@@ -29,7 +29,7 @@ from sketchynet.sketch import SketchBatch
 from sketchynet.stages.rewards import RewardTable, view_sketches
 from sketchynet.stages.run_folder import RunFolder
 from sketchynet.stages.runtime import Report, Rollout, RolloutRequest, Runtime
-from sketchynet.stages.task import VALIDATION, Task
+from sketchynet.stages.task import VALIDATION, Answers, Task
 
 NAME = "selector"
 _AHEAD = 3  # batches whose rewards are under way: the one that is waited for, and the next two
@@ -195,14 +195,13 @@ def pick(candidates: list[dict[str, float]], full: dict[str, float], settings: S
 
 @dataclass(frozen=True)
 class Validation:
-    """Ranks of the validation sketches at every canvas by the frozen student: all a choice can lead to."""
+    """Answers to the validation sketches at every canvas by the frozen student: all a choice can lead to."""
 
     points: torch.Tensor
     """float32 (n, T, 5): what a policy reads of the sketches."""
     lengths: torch.Tensor
     """int64 (n,)."""
-    ranks: np.ndarray
-    """int64 (n, K)."""
+    answers: Answers
     canvases: tuple[int, ...]
     flops: np.ndarray
     """float64 (K,): FLOPs of the student at every canvas."""
@@ -211,11 +210,11 @@ class Validation:
     def of(cls, task: Task, student: Embedder) -> Validation:
         """The validation split of a task."""
         sketches = task.sketches.select(task.indices(VALIDATION))
-        ranks = task.ranks(student, VALIDATION, student.canvases, task.recipe.student.photo_size)
+        answers = task.answers(student, VALIDATION, student.canvases, task.recipe.student.photo_size)
         settings = task.recipe.selector
         read = selector_input(sketches, tolerance=settings.tolerance, max_points=settings.max_points)
         flops = np.array([embedder_flops(student, size) for size in student.canvases], dtype=np.float64)
-        return cls(*read, ranks, student.canvases, flops)
+        return cls(*read, answers, student.canvases, flops)
 
     @property
     def cost(self) -> torch.Tensor:
@@ -225,7 +224,7 @@ class Validation:
     @property
     def full(self) -> dict[str, float]:
         """Acc@1 in [0, 1] and GFLOPs of the largest canvas."""
-        return {"acc1": float((self.ranks[:, -1] == 1).mean()), "gflops": float(self.flops[-1] / 1e9)}
+        return {"acc1": float((self.answers.ranks[:, -1] == 1).mean()), "gflops": float(self.flops[-1] / 1e9)}
 
     def candidates(self, policy: CanvasSelector, settings: SelectorConfig) -> list[dict[str, float]]:
         """Figures of a policy as it is, and calibrated to every ``share`` of the FLOPs and to the budget."""
@@ -258,7 +257,7 @@ class Validation:
     def _figures(self, shift: float, logits: np.ndarray, own: float) -> dict[str, float]:
         """Acc@1, MRR, GFLOPs a query and share of every canvas."""
         chosen = self._choices(shift, logits)
-        ranks = self.ranks[np.arange(len(self.ranks)), chosen]
+        ranks = self.answers.ranks[np.arange(len(self.answers.ranks)), chosen]
         shares = np.bincount(chosen, minlength=len(self.canvases)) / len(ranks)
         figures = {
             "acc1": float((ranks == 1).mean()),

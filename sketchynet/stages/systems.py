@@ -1,8 +1,8 @@
 """Ways to answer queries, and what each of them costs and finds: fixed canvases, the policy, and its rivals.
 
 The rivals are what one could have had for the same FLOPs without a policy: the best mixture of two fixed canvases,
-the policy's own choices dealt out at random, and a rule on one feature of the drawing; and, as a bound, the oracle
-that knows the ranks.
+the policy's own choices dealt out at random, a rule on one feature of the drawing, and an early exit, which looks at the
+answer at one canvas before it pays for another; and, as a bound, the oracle that knows the ranks.
 
 Shapes: n queries, K canvases.
 """
@@ -31,7 +31,7 @@ class System:
     name: str
     """Unique, e.g. ``v1@64``."""
     network: str
-    """``full``, ``direct``, ``v1``, ``v2``, ``mixture``, ``rule`` or ``oracle``."""
+    """``full``, ``direct``, ``v1``, ``v2``, ``mixture``, ``rule``, ``exit`` or ``oracle``."""
     parameters: int
     ranks: np.ndarray
     """int64 (n, outcomes)."""
@@ -40,7 +40,7 @@ class System:
     flops: np.ndarray
     """float64 (n,): expected FLOPs of each query."""
     canvases: np.ndarray
-    """float64 (n,): expected canvas size of each query."""
+    """float64 (n,): expected canvas size of each query's answer."""
     source: str = "v1"
     """Whose ranks these are: ``full``, ``direct`` or ``v1``."""
     choices: np.ndarray | None = None

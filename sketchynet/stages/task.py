@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -23,6 +23,15 @@ from sketchynet.stages.runtime import Rollout, Runtime
 from sketchynet.stages.training import Examples
 
 TRAIN, VALIDATION, TEST = range(3)
+
+
+class Answers(NamedTuple):
+    """What a network answered to queries at every canvas."""
+
+    ranks: np.ndarray
+    """int64 (n, K): rank of the truth, from 1."""
+    clearness: np.ndarray
+    """float64 (n, K) in [0, 1]: how far the best answer is ahead of the second, whether it is true or not."""
 
 
 class Task(Protocol):
@@ -54,10 +63,10 @@ class Task(Protocol):
     def store_teacher(self, runtime: Runtime, folder: RunFolder) -> None:
         """Asks the full network about every training drawing, once, for distillation."""
 
-    def ranks(
+    def answers(
         self, network: Embedder | Ensemble, split: int, canvases: Sequence[int], photo_size: int
-    ) -> np.ndarray:
-        """int64 (n, K): rank, from 1, of what each drawing of a split shows, at every canvas."""
+    ) -> Answers:
+        """Ranks of what each drawing of a split shows, and how clear the answers are, at every canvas."""
 
     def rollouts(self, folder: RunFolder, folds: Folds) -> Rollout:
         """A picklable worker that answers the policy's choices by the frozen students."""

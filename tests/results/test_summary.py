@@ -85,7 +85,7 @@ def test_a_summary_holds_what_the_evaluation_found(places: Path) -> None:
     for name in ("strokes", "points", "ink"):
         assert summary.features()[name] == pytest.approx([query[name] for query in evaluation["queries"]], abs=2e-3)
     assert {"student", "direct", "teacher-0", "selector"} <= set(summary.values["validation"])
-    assert len(summary.run_id) == 32 and summary.values["run"]["commits"] and (run / "summary.json").stat().st_size < 20_000
+    assert len(summary.run_id) == 32 and summary.values["run"]["commits"] and (run / "summary.json").stat().st_size < 24_000
 
 
 def test_queries_are_told_apart_by_category(tmp_path: Path) -> None:
@@ -145,7 +145,7 @@ def test_a_folded_first_layer_changes_the_cost_alone(places: Path, capsys: pytes
     for name, figures in after.values["systems"].items():
         assert figures["all"]["gflops"] == before.figures(name)["gflops"]
         grey = figures["details"].get("gflops_grey")
-        assert grey is None if name == "full" else 0 < grey < figures["all"]["gflops"], name
+        assert grey is None if name in ("full", "exit") else 0 < grey < figures["all"]["gflops"], name
     largest = after.values["systems"]["v1@32"]
     # The first layer of vgg_tiny: 8 channels at 32 x 32, whose batch norm stands in for a bias.
     assert largest["all"]["gflops"] - largest["details"]["gflops_grey"] == pytest.approx(2e-9 * 8 * 32 * 32 * (18 - 1))

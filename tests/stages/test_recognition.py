@@ -208,7 +208,7 @@ def test_the_whole_pipeline_runs_and_goes_on(tmp_path: Path, capsys: pytest.Capt
     assert main(["train", "--resume", str(run), *places]) == 0
     summary = json.loads((run / "evaluation.json").read_text())
     assert summary["task"] == "recognition" and summary["gallery_count"] == 3 and summary["queries_count"] == 12
-    assert {"full", "direct@16", "v1@16", "v1@32", "v2", "mixture", "shuffled", "oracle"} <= set(summary["systems"])
+    assert {"full", "direct@16", "v1@16", "v1@32", "v2", "mixture", "shuffled", "rule", "exit", "oracle"} <= set(summary["systems"])
     assert summary["systems"]["v1@32"]["all"]["acc1"] > 0.5  # a third by chance
     assert summary["queries"][0]["category"] in WORDS
     names = {p.name for p in (run / "pictures").iterdir()}

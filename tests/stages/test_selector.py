@@ -12,6 +12,7 @@ from sketchynet.stages.retrieval import Retrieval
 from sketchynet.stages.run_folder import RunFolder
 from sketchynet.stages.runtime import LocalRuntime, RolloutRequest, RolloutResult
 from sketchynet.stages.selector import Validation, choose, pick, shifted, train_selector
+from sketchynet.stages.task import Answers
 
 CANDIDATES = [
     {"acc1": 0.50, "mrr": 0.60, "gflops": 0.9},
@@ -48,7 +49,7 @@ def test_calibration_meets_every_share_of_the_flops() -> None:
     lengths = torch.full((40,), 6)
     ranks = np.ones((40, 3), dtype=np.int64)
     flops = np.array([1e8, 4e8, 16e8])
-    validation = Validation(torch.rand(40, 6, 5, generator=generator), lengths, ranks, (16, 32, 64), flops)
+    validation = Validation(torch.rand(40, 6, 5, generator=generator), lengths, Answers(ranks, np.ones((40, 3))), (16, 32, 64), flops)
     settings = small_recipe("selector.shares=[0.3, 0.5, 0.8]", "selector.budget=0.6").selector
     policy = CanvasSelector(3, 8)
     with torch.no_grad():
