@@ -87,7 +87,8 @@ def tune_rule(features: dict[str, np.ndarray], ranks: np.ndarray, flops: np.ndar
                     continue
                 score = (
                     float((hits[edges[:-1], order] - hits[edges[1:], order]).sum()),
-                    float((gains[edges[:-1], order] - gains[edges[1:], order]).sum()),
+                    # Equal sums may differ in their last bits, by the order in which a processor adds.
+                    round(float((gains[edges[:-1], order] - gains[edges[1:], order]).sum()), 9),
                     -float(shares @ flops[order]),
                 )
                 if best is None or score > best:
