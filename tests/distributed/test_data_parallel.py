@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+from functools import partial
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -12,7 +15,7 @@ from networks import Stop, student_stage
 from safetensors.torch import load_file
 
 from sketchynet.distributed.runtime import TorchRuntime
-from sketchynet.stages.runtime import LocalRuntime
+from sketchynet.stages.runtime import LocalRuntime, Report, Runtime
 from sketchynet.stages.training import train_network
 
 WORLD = 2
@@ -71,3 +74,36 @@ def test_a_run_of_two_workers_goes_on_with_one(results: Path, tmp_path: Path) ->
     stage, rest = student_stage(*changes("accumulated", alone=True), dtype=torch.float64)
     train_network(stage, LocalRuntime(), results / "stopped")
     assert rest.losses == pytest.approx(whole.losses[4:], rel=0, abs=1e-7)
+
+
+def train_on_ray(runtime: Runtime, *, folder: Path, tests: str) -> None:
+    sys.path.insert(0, tests)  # where this worker finds the small data set
+    from networks import student_stage
+
+    stage, watched = student_stage(*changes("frozen", alone=False), dtype=torch.float64)
+    train_network(stage, runtime, folder)
+    torch.save(watched.losses, folder / f"losses-{runtime.rank}.pt")
+
+
+@pytest.mark.slow
+def test_fifty_steps_through_ray_train_are_the_same_for_one_and_two_workers(
+    ray_session: ModuleType, tmp_path: Path
+) -> None:
+    from sketchynet.distributed.training import run_training
+
+    ray_session.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    tests = str(Path(__file__).parents[1])
+    reports: dict[int, list[Report]] = {1: [], 2: []}
+    for workers, received in reports.items():
+        folder = tmp_path / str(workers)
+        run_training(
+            partial(train_on_ray, folder=folder, tests=tests), workers=workers, storage=folder, name=f"steps-{workers}",
+            listener=received.append, max_failures=0,
+        )
+    alone = torch.load(tmp_path / "1" / "losses-0.pt", weights_only=True)
+    assert len(alone) == 50 and min(alone[-2:]) < min(alone[:2])
+    for rank in range(2):
+        found = torch.load(tmp_path / "2" / f"losses-{rank}.pt", weights_only=True)
+        assert found == pytest.approx(alone, rel=0, abs=1e-7)
+    curves = [[r.metrics["loss"] for r in received if r.kind == "metrics"] for received in reports.values()]
+    assert len(curves[0]) == 25 and curves[1] == pytest.approx(curves[0], rel=0, abs=1e-7)
