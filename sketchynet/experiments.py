@@ -132,7 +132,7 @@ def stage_keys(recipe: Recipe) -> dict[str, str]:
     shared = {key: values[key] for key in ("seed", "data", "augmentation", "recognition")}
     teacher, student, selector = values["teacher"], values["student"], values["selector"]
     member = shared | {"teacher": _without(teacher, "members", "flip")}
-    keys: dict[str, object] = {f"teacher-{number}": member for number in range(recipe.teacher.members)}
+    keys: dict[str, object] = {f"teacher-{n}": member | {"member": n} for n in range(recipe.teacher.members)}
     full = shared | {"teacher": teacher}
     keys[_EMBEDDINGS] = {"embeddings": full}
     fitted = {key: selector[key] for key in ("folds", "holdout")}

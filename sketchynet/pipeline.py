@@ -32,7 +32,7 @@ from sketchynet.stages.meters import MeteredRollout, MeteredRuntime
 from sketchynet.stages.networks import read_embedder
 from sketchynet.stages.rewards import in_chunks
 from sketchynet.stages.run_folder import RunFolder
-from sketchynet.stages.runtime import LocalRuntime, Report, Rollout, Runtime
+from sketchynet.stages.runtime import FrozenStudents, LocalRuntime, Report, Rollout, Runtime
 from sketchynet.stages.selector import train_selector
 from sketchynet.stages.task import Task, task_of
 from sketchynet.stages.train import Places, train_networks
@@ -236,10 +236,10 @@ def _train_selector(task: Task, places: Places, execution: Execution, recorder: 
 
 
 @contextmanager
-def _rollouts(worker: Rollout, execution: Execution) -> Iterator[Rollout]:
+def _rollouts(worker: FrozenStudents, execution: Execution) -> Iterator[Rollout]:
     """Answers rollouts in this process, or by Ray actors that each hold a copy of the worker."""
     if execution.workers == 0:
-        yield in_chunks(worker, _ROLLOUT_ROWS)
+        yield in_chunks(worker.to(torch.device(_device(execution))), _ROLLOUT_ROWS)
         return
     from sketchynet.distributed.rollouts import RolloutPool
 
@@ -248,7 +248,7 @@ def _rollouts(worker: Rollout, execution: Execution) -> Iterator[Rollout]:
         yield pool
 
 
-def _itself(worker: Rollout) -> Rollout:
+def _itself(worker: FrozenStudents) -> FrozenStudents:
     return worker
 
 

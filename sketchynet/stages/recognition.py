@@ -26,7 +26,7 @@ from sketchynet.stages.folds import Folds, drawing_folds
 from sketchynet.stages.networks import new_classifier, read_embedder
 from sketchynet.stages.rewards import unique_views
 from sketchynet.stages.run_folder import RunFolder
-from sketchynet.stages.runtime import Rollout, RolloutRequest, RolloutResult, Runtime
+from sketchynet.stages.runtime import FrozenStudents, RolloutRequest, RolloutResult, Runtime
 from sketchynet.stages.task import TRAIN, VALIDATION, Answers
 from sketchynet.stages.teacher import full_network
 
@@ -333,7 +333,7 @@ class Recognition:
         """float32 (n, C): probability of every category."""
         return classify(network, sketches, canvas)[0].softmax(dim=1).numpy()
 
-    def rollouts(self, folder: RunFolder, folds: Folds) -> Rollout:
+    def rollouts(self, folder: RunFolder, folds: Folds) -> FrozenStudents:
         """Ranks and margin losses by the students that were not fitted on the drawing."""
         judges = [read_embedder(folder.final(name)) for name in folds.judges]
         return RecognitionWorker(self.data, judges, folds.rewarded, self.recipe)

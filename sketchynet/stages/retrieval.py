@@ -22,7 +22,7 @@ from sketchynet.stages.folds import Folds, make_folds
 from sketchynet.stages.networks import new_embedder, read_embedder
 from sketchynet.stages.rewards import Judge, RolloutWorker
 from sketchynet.stages.run_folder import RunFolder
-from sketchynet.stages.runtime import Rollout, Runtime
+from sketchynet.stages.runtime import FrozenStudents, Runtime
 from sketchynet.stages.task import TRAIN, VALIDATION, Answers
 from sketchynet.stages.teacher import full_network
 
@@ -219,7 +219,7 @@ class Retrieval:
             clearness.append(category_clearness(queries, categories[0], gallery, categories[1]).numpy())
         return Answers(np.stack(ranks, axis=1), np.stack(clearness, axis=1))
 
-    def rollouts(self, folder: RunFolder, folds: Folds) -> Rollout:
+    def rollouts(self, folder: RunFolder, folds: Folds) -> FrozenStudents:
         """Ranks and triplet losses by the students that were not fitted on the sketch."""
         recipe = self.recipe
         judges = []

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, Self
 
 import numpy as np
 import torch
@@ -78,6 +78,16 @@ class RolloutResult:
 
 
 Rollout = Callable[[RolloutRequest], RolloutResult]
+
+
+class FrozenStudents(Protocol):
+    """A rollout by frozen students that are held at hand: picklable, and at home on any device."""
+
+    def __call__(self, request: RolloutRequest) -> RolloutResult:
+        """Outcomes of the request's rows, in its order."""
+
+    def to(self, device: torch.device) -> Self:
+        """The same on a device."""
 
 
 class Runtime(Protocol):

@@ -19,7 +19,7 @@ from sketchynet.data.pairs import PairedSet
 from sketchynet.models import Embedder, Ensemble
 from sketchynet.stages.folds import Folds
 from sketchynet.stages.run_folder import RunFolder
-from sketchynet.stages.runtime import Rollout, Runtime
+from sketchynet.stages.runtime import FrozenStudents, Runtime
 from sketchynet.stages.training import Examples
 
 TRAIN, VALIDATION, TEST = range(3)
@@ -68,7 +68,7 @@ class Task(Protocol):
     ) -> Answers:
         """Ranks of what each drawing of a split shows, and how clear the answers are, at every canvas."""
 
-    def rollouts(self, folder: RunFolder, folds: Folds) -> Rollout:
+    def rollouts(self, folder: RunFolder, folds: Folds) -> FrozenStudents:
         """A picklable worker that answers the policy's choices by the frozen students."""
 
     def scopes(self, rows: np.ndarray) -> dict[str, np.ndarray]:

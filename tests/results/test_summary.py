@@ -165,6 +165,8 @@ def test_what_a_stage_depends_on() -> None:
     assert changed("student.distillation.ranking_share=0.3") == {"student", "fold-0", "fold-1", "selector"}
     assert changed("selector.fold_epochs=1") == {"fold-0", "fold-1", "selector"}
     assert changed("selector.hidden=9") == {"selector"} and changed("student.direct=false") == set()
+    several = stage_keys(small_recipe("teacher.members=3"))
+    assert len({several[f"teacher-{member}"] for member in range(3)}) == 3  # each has its own seed
     alone = stage_keys(small_recipe("student.distillation.ranking_share=1"))
     assert alone["student"] == alone["direct"]  # a student that is not distilled is the directly trained one
 
