@@ -186,7 +186,7 @@ def _run_stages(recipe: Recipe, places: Places, execution: Execution, tracker: T
 
 
 def _train_networks(recipe: Recipe, places: Places, execution: Execution, recorder: Recorder) -> None:
-    traces = places.run.root.resolve() / "profile" if execution.profile else None
+    traces = _traces(places, execution)
     job = partial(_train_metered, recipe=recipe, places=places, stages=execution.stages, traces=traces)
     if execution.workers == 0:
         job(LocalRuntime(device=_device(execution), listener=recorder))
@@ -216,6 +216,10 @@ def _train_metered(
     train_networks(MeteredRuntime(runtime, traces), recipe=recipe, places=places, stages=stages)
 
 
+def _traces(places: Places, execution: Execution) -> Path | None:
+    return places.run.root.resolve() / "profile" if execution.profile else None
+
+
 def _device(execution: Execution) -> str:
     if execution.gpu and not torch.cuda.is_available():
         raise InputError("--gpu was given, but torch finds no CUDA device; leave it out or install a CUDA torch")
@@ -231,7 +235,7 @@ def _train_selector(task: Task, places: Places, execution: Execution, recorder: 
     sketches = np.sort(np.concatenate(folds.rewarded))
     with _rollouts(task.rollouts(run, folds), execution) as answers:
         rollout = MeteredRollout(answers)
-        runtime: Runtime = LocalRuntime(listener=rollout.listener(recorder))
+        runtime = MeteredRuntime(LocalRuntime(listener=rollout.listener(recorder)), _traces(places, execution))
         train_selector(task, runtime, rollout, run, student=student, sketches=sketches)
 
 

@@ -8,10 +8,13 @@ Shapes: B batch, S canvas size, K canvases, P photos.
 
 from __future__ import annotations
 
+import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar
+from itertools import islice
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
@@ -134,32 +137,52 @@ def compose(
     )
 
 
-def prefetched(
-    plans: Sequence[BatchPlan],
-    compose: Callable[[BatchPlan, np.ndarray], _Batch],
-    *,
-    rank: int,
-    world_size: int,
-    parts: int = 1,
-) -> Iterator[tuple[BatchPlan, list[_Batch]]]:
-    """The planned batches with this worker's share drawn, in so many parts, one batch ahead of its use in a thread.
+class Prefetched(Generic[_Batch]):
+    """The planned batches with this worker's share drawn, in so many parts, ahead of their use in threads.
 
-    ``compose`` draws some rows of a plan. A batch is split over the workers into consecutive shares, so that
-    gathering restores its order, and a share into consecutive parts.
+    A batch is split over the workers into consecutive shares, so that gathering restores its order, and a share into
+    consecutive parts. What is drawn depends on the plan alone: not on the number of threads.
     """
 
-    def share(plan: BatchPlan) -> list[_Batch]:
-        rows = np.array_split(np.arange(len(plan.sketches)), world_size)[rank]
-        return [compose(plan, part) for part in np.array_split(rows, parts)]
+    def __init__(
+        self,
+        plans: Sequence[BatchPlan],
+        compose: Callable[[BatchPlan, np.ndarray], _Batch],
+        *,
+        rank: int,
+        world_size: int,
+        parts: int = 1,
+        drawers: int = 1,
+    ) -> None:
+        """``compose`` draws some rows of a plan; ``drawers`` threads draw a batch each, so many are under way."""
+        self._plans, self._compose = plans, compose
+        self._rank, self._world_size, self._parts, self._drawers = rank, world_size, parts, drawers
+        self.waited = 0.0
+        """Seconds for which the iteration has waited for a batch so far."""
 
-    with ThreadPoolExecutor(max_workers=1) as drawer:
-        upcoming = drawer.submit(share, plans[0]) if plans else None
-        for number, plan in enumerate(plans):
-            assert upcoming is not None
-            drawn = upcoming.result()
-            if number + 1 < len(plans):
-                upcoming = drawer.submit(share, plans[number + 1])
-            yield plan, drawn
+    def __iter__(self) -> Iterator[tuple[BatchPlan, list[_Batch]]]:
+        with ThreadPoolExecutor(self._drawers, thread_name_prefix="drawer") as pool:
+            waiting = iter(self._plans)
+            pending = deque((plan, pool.submit(self._share, plan)) for plan in islice(waiting, self._drawers))
+            while pending:
+                plan, future = pending.popleft()
+                began = time.perf_counter()
+                drawn = future.result()
+                self.waited += time.perf_counter() - began
+                pending.extend((upcoming, pool.submit(self._share, upcoming)) for upcoming in islice(waiting, 1))
+                yield plan, drawn
+
+    def _share(self, plan: BatchPlan) -> list[_Batch]:
+        rows = np.array_split(np.arange(len(plan.sketches)), self._world_size)[self._rank]
+        return [self._compose(plan, part) for part in np.array_split(rows, self._parts)]
+
+
+def drawers_beside(device: torch.device) -> int:
+    """Threads that draw batches for a network on a device.
+
+    Where the CPU trains, one: more would take its cores. Beside a GPU, what the process has of them but one, up to eight.
+    """
+    return 1 if device.type == "cpu" else min(8, max(1, torch.get_num_threads() - 1))
 
 
 def clean_photos(pairs: PairedSet, rows: np.ndarray, size: int) -> torch.Tensor:

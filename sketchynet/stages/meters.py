@@ -8,12 +8,17 @@ reports, once an epoch:
     communication_share      part of the time in which rank 0 waited for, or exchanged data with, other workers
     cpu_utilization          CPU time of rank 0 by wall-clock time and threads
     gpu_memory_gb            peak of rank 0, on CUDA
+    gpu_utilization          part of the time in which rank 0's GPU ran kernels, sampled about once a second; on CUDA,
+                             where nvidia-ml-py is installed
     rollouts_per_second      outcomes answered, by the time in which any were under way
     rollout_busy_share       part of the time in which outcomes were under way
+
+Training adds what it waited for drawn batches (``input_wait_share``), the policy what it waited for outcomes.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import time
 from collections.abc import Callable, Iterable
 from contextlib import contextmanager
@@ -105,7 +110,10 @@ class MeteredRuntime:
             self._reset()
             if self._traces is not None:
                 self._trace = StepTrace(self._traces / f"{report.stage}-rank{self.rank}.json.gz", self.device)
+        elif report.kind == "progress":
+            self._sample_gpu()
         elif report.kind == "metrics" and self._steps:
+            self._sample_gpu()
             report = Report(report.stage, "metrics", report.step, report.metrics | self._figures(), report.payload)
             self._reset()
         elif report.kind == "end" and self._trace is not None:
@@ -126,17 +134,25 @@ class MeteredRuntime:
     def _reset(self) -> None:
         self._began, self._cpu = time.perf_counter(), time.process_time()
         self._waited, self._images, self._steps = 0.0, 0, 0
+        self._gpu: list[int] = []
+
+    def _sample_gpu(self) -> None:
+        """What the driver says of the last second or less."""
+        if self.device.type == "cuda" and importlib.util.find_spec("pynvml") is not None:
+            self._gpu.append(torch.cuda.utilization(self.device))
 
     def _figures(self) -> dict[str, float]:
         seconds = time.perf_counter() - self._began
-        figures = {
-            "images_per_second": self._images / seconds,
+        images = {"images_per_second": self._images / seconds} if self._images else {}  # a policy embeds none
+        figures = images | {
             "steps_per_second": self._steps / seconds,
             "communication_share": self._waited / seconds,
             "cpu_utilization": (time.process_time() - self._cpu) / seconds / torch.get_num_threads(),
         }
         if self.device.type == "cuda":
             figures["gpu_memory_gb"] = torch.cuda.max_memory_allocated(self.device) / 1e9
+        if self._gpu:
+            figures["gpu_utilization"] = sum(self._gpu) / len(self._gpu) / 100
         return figures
 
 

@@ -128,7 +128,7 @@ def _train(training: _PolicyTraining, settings: SelectorConfig, runtime: Runtime
         )
     )
     while training.done < total:
-        figures = training.epoch()
+        figures = training.epoch(runtime)
         runtime.report(Report(NAME, "metrics", training.done, metrics=figures))
         if training.done % settings.optimization.validate_every == 0 and training.done < total:
             training.save(checkpoint.epoch_directory(folder.stage(NAME), training.done))
@@ -310,8 +310,8 @@ class _PolicyTraining:
     def _new_policy(self) -> CanvasSelector:
         return CanvasSelector(len(self.cost), self.settings.hidden, self.settings.reads)
 
-    def epoch(self) -> dict[str, float]:
-        """One pass over the rewarded sketches, each in one of its views."""
+    def epoch(self, runtime: Runtime) -> dict[str, float]:
+        """One pass over the rewarded sketches, each in one of its views; the learner is the runtime's only worker."""
         settings = self.settings
         epochs = settings.optimization.epochs
         number, epoch = divmod(self.done, epochs)
@@ -342,6 +342,7 @@ class _PolicyTraining:
                 loss = reinforce_loss(chosen.T, rewards.T, leave_one_out_baseline(rewards.T))
             self.optimizer.zero_grad(set_to_none=True)
             (loss - settings.entropy * remaining * entropy).backward()
+            runtime.sum_gradients(self.policy.parameters())
             if settings.optimization.gradient_clip is not None:
                 torch.nn.utils.clip_grad_norm_(self.policy.parameters(), settings.optimization.gradient_clip)
             self.optimizer.step()

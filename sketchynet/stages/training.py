@@ -24,7 +24,7 @@ from sketchynet import checkpoint
 from sketchynet.config import OptimizationConfig
 from sketchynet.errors import InputError
 from sketchynet.models.embedder import Embedder
-from sketchynet.stages.batches import BatchPlan, prefetched
+from sketchynet.stages.batches import BatchPlan, Prefetched, drawers_beside
 from sketchynet.stages.runtime import Report, Runtime, agreed
 from sketchynet.stages.steps import Step, check_shares
 
@@ -124,12 +124,13 @@ class _Run:
         steps, first = len(plans), self.step
         network.train()
         started = reported = time.monotonic()
-        drawn = prefetched(
+        drawn = Prefetched(
             plans[first:],
             lambda plan, rows: stage.examples.compose(plan, epoch=self.epoch, rows=rows),
             rank=runtime.rank,
             world_size=runtime.world_size,
             parts=settings.accumulate,
+            drawers=drawers_beside(runtime.device),
         )
         for plan, parts in drawn:
             self._set_learning_rate((self.epoch * steps + self.step) / (settings.epochs * steps))
@@ -145,7 +146,11 @@ class _Run:
         figures = {key: value / steps for key, value in self.sums.items()}
         self.epoch, self.step, self.sums = self.epoch + 1, 0, {}
         seconds = time.monotonic() - started
-        rates = {"seconds": seconds, "pairs_per_second": sum(map(len, batches[first:])) / seconds}
+        rates = {
+            "seconds": seconds,
+            "pairs_per_second": sum(map(len, batches[first:])) / seconds,
+            "input_wait_share": drawn.waited / seconds,
+        }
         return figures | rates | {"learning_rate": self.take_step.optimizer.param_groups[-1]["lr"]}
 
     def _update(self, plan: BatchPlan, parts: list[Any]) -> None:

@@ -1,21 +1,26 @@
 from __future__ import annotations
 
 import re
+import threading
+import time
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from small import small_pairs, small_recipe
 
 from sketchynet.config import AugmentationConfig
 from sketchynet.data import PairedSet
+from sketchynet.errors import InputError
 from sketchynet.stages.batches import (
     BatchPlan,
     PairSampler,
+    Prefetched,
     clean_photos,
     compose,
-    prefetched,
+    drawers_beside,
     random_canvases,
 )
 from sketchynet.stages.run_folder import RunFolder
@@ -48,7 +53,7 @@ def test_parts_of_workers_make_the_batch_of_one_process() -> None:
 
     def part(rank: int, world: int):
         drawn = partial(compose, pairs, augmentation=settings, seed=1, epoch=2)
-        ((_, (batch,)),) = prefetched([plan], lambda p, rows: drawn(p, rows=rows), rank=rank, world_size=world)
+        ((_, (batch,)),) = Prefetched([plan], lambda p, rows: drawn(p, rows=rows), rank=rank, world_size=world)
         return batch
 
     whole, first, second = part(0, 1), part(0, 2), part(1, 2)
@@ -57,7 +62,7 @@ def test_parts_of_workers_make_the_batch_of_one_process() -> None:
         assert np.array_equal(alone, np.concatenate([a, b]))
     assert np.array_equal(whole.images, np.concatenate([first.images, second.images]))
     drawn = partial(compose, pairs, augmentation=settings, seed=1, epoch=2)
-    ((_, parts),) = prefetched([plan], lambda p, rows: drawn(p, rows=rows), rank=0, world_size=2, parts=3)
+    ((_, parts),) = Prefetched([plan], lambda p, rows: drawn(p, rows=rows), rank=0, world_size=2, parts=3)
     assert [len(part.sketches) for part in parts] == [2, 1, 1]
     assert np.array_equal(first.images, np.concatenate([part.images for part in parts]))
 
@@ -97,3 +102,41 @@ def test_workers_map_the_photos_instead_of_copying_them(tmp_path: Path) -> None:
     assert mapped is not None
     kilobytes = {name: int(size) for name, size in re.findall(r"(\w+): +(\d+) kB", mapped[1])}
     assert kilobytes["Rss"] > 0 and kilobytes["Anonymous"] == 0
+
+
+def test_threads_draw_ahead_in_order_and_the_wait_is_counted() -> None:
+    plans = [BatchPlan(np.arange(n, n + 3), (16,), 32) for n in range(6)]
+    under_way, most, lock = 0, 0, threading.Lock()
+
+    def slow(plan: BatchPlan, rows: np.ndarray) -> list[int]:
+        nonlocal under_way, most
+        with lock:
+            under_way += 1
+            most = max(most, under_way)
+        time.sleep(0.05)
+        with lock:
+            under_way -= 1
+        return plan.sketches[rows].tolist()
+
+    for drawers in (1, 3):
+        most = 0
+        drawn = Prefetched(plans, slow, rank=0, world_size=1, drawers=drawers)
+        assert [batch for _, (batch,) in drawn] == [[n, n + 1, n + 2] for n in range(6)]
+        assert most == drawers and 0.05 <= drawn.waited < 5.0
+    assert list(Prefetched([], slow, rank=0, world_size=1)) == []
+
+
+def test_a_batch_that_cannot_be_drawn_ends_the_iteration_with_its_error() -> None:
+    def fail(plan: BatchPlan, rows: np.ndarray) -> list[int]:
+        raise InputError(f"photo {plan.sketches[0]} is damaged")
+
+    plans = [BatchPlan(np.arange(2), (16,), 32)] * 3
+    with pytest.raises(InputError, match="photo 0 is damaged"):
+        list(Prefetched(plans, fail, rank=0, world_size=1, drawers=2))
+
+
+def test_drawers_leave_the_cores_to_whoever_trains(monkeypatch: pytest.MonkeyPatch) -> None:
+    for threads, beside_gpu in ((1, 1), (2, 1), (6, 5), (64, 8)):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        assert drawers_beside(torch.device("cpu")) == 1
+        assert drawers_beside(torch.device("cuda")) == beside_gpu

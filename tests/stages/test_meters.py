@@ -53,6 +53,23 @@ def test_figures_of_an_epoch() -> None:
     assert 0.0 <= figures["cpu_utilization"] < 1.0
 
 
+def test_a_gpu_is_sampled_where_its_library_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    samples = iter((40, 60))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name == "pynvml")
+    monkeypatch.setattr(torch.cuda, "utilization", lambda device: next(samples))
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 3_000_000_000)
+    reports: list[Report] = []
+    runtime = MeteredRuntime(LocalRuntime(listener=reports.append))
+    runtime.device = torch.device("cuda")
+    runtime.report(Report("student", "start", 0))
+    runtime.sum_gradients([])
+    runtime.report(Report("student", "progress", 0, metrics={"share": 0.5}))
+    runtime.report(Report("student", "metrics", 1))
+    figures = reports[-1].metrics
+    assert figures["gpu_utilization"] == 0.5 and figures["gpu_memory_gb"] == 3.0
+    assert "images_per_second" not in figures  # none were embedded
+
+
 def test_trace_of_some_steps(tmp_path: Path) -> None:
     reports: list[Report] = []
     _train(MeteredRuntime(LocalRuntime(listener=reports.append), tmp_path / "profile"), steps=12)

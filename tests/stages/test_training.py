@@ -64,7 +64,7 @@ def test_a_step_in_parts_is_the_whole_step(tmp_path: Path, norm: str) -> None:
 
 def test_private_norms_in_parts_equal_plain_accumulation_of_the_gradient(tmp_path: Path) -> None:
     """One step of the caching against autograd over all parts at once."""
-    from sketchynet.stages.batches import BatchPlan, prefetched
+    from sketchynet.stages.batches import BatchPlan, Prefetched
     from sketchynet.stages.steps import Step
 
     def gradients(cached: bool) -> dict[str, torch.Tensor | None]:
@@ -74,7 +74,7 @@ def test_private_norms_in_parts_equal_plain_accumulation_of_the_gradient(tmp_pat
         torch.manual_seed(0)
         network = stage.build().train()
         plan = BatchPlan(stage.examples.epoch(0)[0], *stage.plan(0, 0))
-        ((_, parts),) = prefetched(
+        ((_, parts),) = Prefetched(
             [plan], lambda p, rows: watched.compose(p, epoch=0, rows=rows), rank=0, world_size=1, parts=3
         )
         if cached:
