@@ -221,9 +221,9 @@ class SelectorConfig(Section):
 
     train: bool = True
     """Without, there is no policy and no student of a fold: the pipeline ends with SketchyNetV1."""
-    reads: Literal["points", "statistics", "both"] = "points"
+    reads: Literal["points", "statistics", "both", "ink"] = "points"
     """What the policy reads: the points by its GRU (the paper), cheap statistics of them (strokes, points, ink, box)
-    by a small perceptron, or both."""
+    by a small perceptron, or both; or, by a perceptron, the statistics and a map of how much ink lies where (ours)."""
     hidden: Positive = 128
     """Width of the GRU."""
     tolerance: Annotated[float, Field(ge=0, lt=0.5)] = 0.01

@@ -28,7 +28,7 @@ from sketchynet.models import (
     fold_grey_stem,
 )
 from sketchynet.models.norm import FoldedNorm, PrivateBatchNorm
-from sketchynet.models.selector import POINT_FEATURES, STATISTICS
+from sketchynet.models.selector import INK_CELLS, INK_SAMPLES, POINT_FEATURES
 
 _ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.SiLU, nn.GELU, nn.Hardswish, nn.Sigmoid, nn.Tanh)
 
@@ -112,12 +112,15 @@ def selector_flops(selector: CanvasSelector, steps: int) -> int:
     A GRU step has 3 H (5 + H) multiply-adds, 6 H biases and 7 H gate operations (three activations, the
     reset product and the update's two products and sum); the linear layer H K multiply-adds and K biases. Statistics
     take 12 operations a point (difference, square and sum of two coordinates, root, masked sum of length and of
-    strokes, four bounds) and a perceptron's layer.
+    strokes, four bounds) and a perceptron's layer. The ink map takes 17 a sample of a segment (place, cell and share in
+    both coordinates, four weights of three products or sums) and a logarithm a cell.
     """
     hidden = selector.hidden
     operations = (selector.head.in_features + 1) * selector.num_canvases
     if selector.gru is not None:
         operations += steps * (3 * hidden * (POINT_FEATURES + hidden) + 6 * hidden + 7 * hidden)
     if selector.counted is not None:
-        operations += 12 * steps + selector.counted.out_features * (STATISTICS + 2)
+        operations += 12 * steps + selector.counted.out_features * (selector.counted.in_features + 2)
+    if selector.reads == "ink":
+        operations += 17 * INK_SAMPLES * steps + 2 * INK_CELLS**2
     return 2 * operations

@@ -31,8 +31,9 @@ def test_a_configuration_that_changes_nothing_is_the_recipe_itself() -> None:
     [only] = find_experiment("base", base).variants
     policies = find_experiment("policies", base)
     recipe = find_experiment("base", base).recipe(only, 2)
-    assert recipe.name == "procedural" and recipe == policies.recipe(policies.variants[0], 2)
-    assert policies.recipe(policies.variants[1], 2).name == "procedural[selector.reads=statistics]"
+    *others, same = policies.variants
+    assert recipe.name == "procedural" and recipe == policies.recipe(same, 2)
+    assert policies.recipe(others[1], 2).name == "procedural[selector.reads=statistics]"
 
 
 def test_one_canvas_alone_and_one_side_reduced() -> None:

@@ -17,7 +17,11 @@ from sketchynet.sketch import SketchBatch
 
 POINT_FEATURES = 5
 STATISTICS = 6
-READS = ("points", "statistics", "both")
+READS = ("points", "statistics", "both", "ink")
+INK_CELLS = 8
+"""The ink map has so many cells a side."""
+INK_SAMPLES = 8
+"""Places of a segment whose ink goes to the map."""
 _BESIDE = 16  # units that read the statistics beside a GRU
 
 
@@ -40,11 +44,38 @@ def stroke_statistics(points: Tensor, lengths: Tensor) -> Tensor:
     return torch.cat([torch.stack(counted, dim=1), 2.0 * (high - low) - 1.5], dim=1)
 
 
+def ink_map(points: Tensor, lengths: Tensor) -> Tensor:
+    """How much ink lies where: float (B, INK_CELLS²), row by row, of the selector's own input, (B, T, 5) and int64 (B,).
+
+    A value is log(1 + 4 · length), the length of the strokes in sides of a cell. Evenly spaced places of a segment
+    share its length, each between the four cells whose middles are nearest; what lies outside of the frame counts
+    at its border. Says what is drawn, roughly, where the statistics say how much of it.
+    """
+    inside = torch.arange(points.shape[1], device=points.device) < lengths.to(points.device)[:, None]
+    start, step = points[:, :-1, :2], points[:, 1:, :2] - points[:, :-1, :2]
+    # The pen state of a point is that behind it: "down" leads to the next point of the stroke.
+    length = step.square().sum(dim=2).sqrt() * points[:, :-1, 2] * inside[:, 1:]
+    share = (torch.arange(INK_SAMPLES, device=points.device, dtype=points.dtype) + 0.5) / INK_SAMPLES
+    place = start[:, :, None] + share[:, None] * step[:, :, None]  # (B, T - 1, samples, 2)
+    place = (place * INK_CELLS - 0.5).clamp(0.0, INK_CELLS - 1.0)
+    first = place.floor().clamp(max=INK_CELLS - 2.0)
+    right, below = (place - first).unbind(dim=-1)
+    cell = (first[..., 1] * INK_CELLS + first[..., 0]).long()
+    ink = (length * (INK_CELLS / INK_SAMPLES))[:, :, None]
+    found = points.new_zeros(len(points), INK_CELLS**2)
+    for down, vertical in ((0, 1.0 - below), (1, below)):
+        for across, horizontal in ((0, 1.0 - right), (1, right)):
+            weight = ink * vertical * horizontal
+            found.scatter_add_(1, (cell + down * INK_CELLS + across).flatten(1), weight.flatten(1))
+    return (4.0 * found).log1p()
+
+
 class CanvasSelector(nn.Module):
     """One-layer GRU over (x, y, pen down, pen up, end), last hidden state, linear layer (the paper).
 
     Hidden 128 and four canvases give 52,356 parameters. `reads` "statistics" is a perceptron over `stroke_statistics`
-    with so many hidden units instead, "both" the GRU with 16 such units beside its state.
+    with so many hidden units instead, "ink" one over them and the `ink_map`, "both" the GRU with 16 units over the
+    statistics beside its state.
     """
 
     def __init__(self, num_canvases: int = 4, hidden: int = 128, reads: str = "points") -> None:
@@ -59,9 +90,9 @@ class CanvasSelector(nn.Module):
         self.config: dict[str, Any] = {
             "kind": "selector", "num_canvases": num_canvases, "hidden": hidden, "reads": reads
         }
-        self.gru = nn.GRU(POINT_FEATURES, hidden, batch_first=True) if reads != "statistics" else None
-        beside = {"points": 0, "statistics": hidden, "both": _BESIDE}[reads]
-        self.counted = nn.Linear(STATISTICS, beside) if beside else None
+        self.gru = nn.GRU(POINT_FEATURES, hidden, batch_first=True) if reads in ("points", "both") else None
+        beside = {"points": 0, "statistics": hidden, "both": _BESIDE, "ink": hidden}[reads]
+        self.counted = nn.Linear(STATISTICS + (INK_CELLS**2 if reads == "ink" else 0), beside) if beside else None
         self.head = nn.Linear((hidden if self.gru is not None else 0) + beside, num_canvases)
 
     def forward(self, points: Tensor, lengths: Tensor) -> Tensor:
@@ -78,7 +109,8 @@ class CanvasSelector(nn.Module):
             states = self.gru(points)[0]
             read.append(states[torch.arange(len(points), device=points.device), lengths.to(points.device) - 1])
         if self.counted is not None:
-            read.append(self.counted(stroke_statistics(points, lengths)).relu())
+            known = [stroke_statistics(points, lengths)] + ([ink_map(points, lengths)] if self.reads == "ink" else [])
+            read.append(self.counted(torch.cat(known, dim=1)).relu())
         return self.head(torch.cat(read, dim=1) if len(read) > 1 else read[0])
 
 

@@ -139,6 +139,7 @@ def _policies(base: Recipe) -> Experiment:
         Variant("GRU over the points", ("selector.reads=points",)),
         Variant("statistics of the strokes", ("selector.reads=statistics",)),
         Variant("both", ("selector.reads=both",)),
+        Variant("statistics and ink map", ("selector.reads=ink",)),
     )
     return Experiment("policies", "What should the policy read?", base, variants, variants[0].name, "v2")
 

@@ -5,11 +5,13 @@ import math
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sketchynet.errors import InputError
 from sketchynet.flops import count_parameters, selector_flops
 from sketchynet.models import CanvasSelector, build_from_config, selector_input
-from sketchynet.models.selector import stroke_statistics
+from sketchynet.models.selector import ink_map, stroke_statistics
 from sketchynet.sketch import Sketch, SketchBatch
 
 
@@ -96,7 +98,34 @@ def test_statistics_are_those_of_the_drawing() -> None:
     torch.testing.assert_close(stroke_statistics(padded, lengths), found)
 
 
-@pytest.mark.parametrize(("reads", "parameters"), [("points", 52_356), ("statistics", 1_412), ("both", 52_356 + 6 * 16 + 16 + 16 * 4)])
+def test_the_ink_map_is_the_length_in_each_cell() -> None:
+    # Along the middles of the second row of cells, from the middle of the third column to that of the fifth.
+    level = Sketch.from_strokes([[[2.5 / 8, 1.5 / 8], [4.5 / 8, 1.5 / 8]]], "level")
+    outside = Sketch.from_strokes([[[-3.0, -3.0], [-2.0, -3.0]], [[0.5, 0.5]]], "outside")
+    points, lengths = selector_input(SketchBatch.from_sketches([level, outside]), tolerance=0.0, max_points=9)
+    found = ink_map(points, lengths).expm1() / 4
+    expected = torch.zeros(2, 8, 8)
+    # Eight places, an eighth, three eighths, … from the start of the two cells: tents around the middles.
+    expected[0, 1, 2:5] = torch.tensor([0.5, 1.0, 0.5])
+    expected[1, 0, 0] = 8.0  # the dot beside has no length
+    torch.testing.assert_close(found.view(2, 8, 8), expected)
+    padded = torch.cat([points, torch.full((2, 3, 5), 7.0)], dim=1)
+    torch.testing.assert_close(ink_map(padded, lengths), ink_map(points, lengths))
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_the_ink_map_holds_all_ink_and_moves_with_it(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    strokes = [generator.uniform(0.1, 0.6, size=(generator.integers(1, 6), 2)) for _ in range(3)]
+    moved = [stroke + [1 / 8, 2 / 8] for stroke in strokes]
+    batch = SketchBatch.from_sketches([Sketch.from_strokes(strokes, "a"), Sketch.from_strokes(moved, "b")])
+    found = ink_map(*selector_input(batch, tolerance=0.0, max_points=99)).expm1().view(2, 8, 8) / 4
+    ink = sum(np.linalg.norm(np.diff(stroke, axis=0), axis=1).sum() for stroke in strokes)
+    assert float(found[0].sum()) == pytest.approx(8 * ink, rel=1e-4)
+    torch.testing.assert_close(found[1, 2:, 1:], found[0, :-2, :-1], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("reads", "parameters"), [("points", 52_356), ("statistics", 1_412), ("both", 52_356 + 6 * 16 + 16 + 16 * 4), ("ink", 9_604)])
 def test_what_a_policy_reads_is_counted(reads: str, parameters: int) -> None:
     policy = CanvasSelector(reads=reads)
     assert count_parameters(policy) == parameters
@@ -107,7 +136,10 @@ def test_what_a_policy_reads_is_counted(reads: str, parameters: int) -> None:
     policy(points, lengths).sum().backward()
     assert all(p.grad is not None and bool(p.grad.isfinite().all()) for p in policy.parameters())
     step = 3 * 128 * (5 + 128) + 13 * 128
-    counted = {"points": 10 * step + 129 * 4, "statistics": 120 + 128 * 8 + 129 * 4, "both": 10 * step + 120 + 16 * 8 + 145 * 4}
+    counted = {
+        "points": 10 * step + 129 * 4, "statistics": 120 + 128 * 8 + 129 * 4,
+        "both": 10 * step + 120 + 16 * 8 + 145 * 4, "ink": 120 + 128 * 72 + 129 * 4 + 17 * 8 * 10 + 2 * 64,
+    }
     assert selector_flops(policy, 10) == 2 * counted[reads]
 
 
