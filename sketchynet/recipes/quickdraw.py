@@ -59,13 +59,14 @@ def quickdraw() -> Recipe:
             distillation=DistillationConfig(ranking_share=0.5, normalize=True),
         ),
         selector=SelectorConfig(
+            reads="ink",
             hidden=64,
             gradient="expected",
             folds=2,
             fold_epochs=8,
             views=3,
             cost_weights=(0.05, 0.1),
-            tolerated_loss=0.0,  # the cheapest policy that validation finds no worse than the largest canvas
+            budget=0.49,  # half of the largest canvas's FLOPs
             optimization=OptimizationConfig(
                 epochs=25, batch_size=64, learning_rate=3e-3, weight_decay=0.0, validate_every=5
             ),
