@@ -154,7 +154,13 @@ def run_pipeline(recipe: Recipe, places: Places, execution: Execution) -> dict[s
         from sketchynet.distributed.cluster import prepare_cluster
 
         processes = execution.workers if execution.gpu else max(execution.workers, execution.actors)
-        prepare_cluster(processes, gpu=execution.gpu, wait=execution.wait)
+        prepare_cluster(
+            processes,
+            gpu=execution.gpu,
+            actors=execution.actors,
+            actor_gpus=execution.actor_gpus,
+            wait=execution.wait,
+        )
     folder.root.mkdir(parents=True, exist_ok=True)
     with run_lock(folder.kept):
         if folder.storage is not None:

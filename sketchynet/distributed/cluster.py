@@ -7,6 +7,7 @@ resource that no node has, and starts a worker again and again where its code ca
 from __future__ import annotations
 
 import logging
+import math
 import os
 import socket
 import subprocess
@@ -32,20 +33,25 @@ _POLL_SECONDS = 1.0
 _NOTICE_SECONDS = 60.0
 
 
-def prepare_cluster(processes: int, *, gpu: bool = False, wait: float = 0.0) -> None:
-    """Connects to Ray and checks that ``processes`` processes can run there.
+def prepare_cluster(
+    processes: int, *, gpu: bool = False, actors: int = 0, actor_gpus: float = 0.0, wait: float = 0.0
+) -> None:
+    """Connects to Ray and checks that ``processes`` processes, and later the rollout actors, can run there.
 
     Args:
         processes: of one CPU, or with ``gpu`` one GPU, each.
+        actors: of a share ``actor_gpus`` of a GPU each, where that is not zero.
         wait: seconds that a cluster is given to grow to that size (its autoscaler is asked at once).
 
     Raises:
         InputError: within half a minute besides ``wait``: no cluster answers at ``RAY_ADDRESS``, it is too small, or a
             node lacks this version of the package.
     """
+    shared = gpus_of_actors(actors, actor_gpus)
     address = os.environ.get("RAY_ADDRESS", "")
     if address in ("", "local"):
         session.connect(processes, gpu=gpu)
+        _check_size(f"{actors} rollout actors", shared, "GPU", 0.0)
         return
     if not ray.is_initialized():
         _check_answer(address)
@@ -53,8 +59,22 @@ def prepare_cluster(processes: int, *, gpu: bool = False, wait: float = 0.0) -> 
             ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise InputError(f"RAY_ADDRESS={address}: {_first_line(error)}") from error
-    _check_size(processes, "GPU" if gpu else "CPU", wait)
+    _check_size(f"{processes} processes", processes, "GPU" if gpu else "CPU", wait)
+    _check_size(f"{actors} rollout actors", shared, "GPU", wait)
     _check_nodes()
+
+
+def gpus_of_actors(actors: int, share: float) -> int:
+    """GPUs that so many actors with a share of one each need: a share never spans two.
+
+    Raises:
+        InputError: the share is negative, or above one and not whole.
+    """
+    if share < 0 or (share > 1 and share != int(share)):
+        raise InputError(f"--actor-gpus {share:g}: give a share of a GPU, from 0 to 1, or a whole number of them")
+    if share == 0:
+        return 0
+    return math.ceil(actors / math.floor(1 / share)) if share <= 1 else actors * int(share)
 
 
 def _check_answer(address: str) -> None:
@@ -87,26 +107,26 @@ def _check_answer(address: str) -> None:
         raise InputError(f"RAY_ADDRESS={address}: {fault}; start the cluster, or unset it to run on this machine")
 
 
-def _check_size(processes: int, kind: str, wait: float) -> None:
+def _check_size(who: str, count: int, kind: str, wait: float) -> None:
     """Waits up to ``wait`` seconds until the cluster has so many of a resource."""
 
     def found() -> int:
         return int(ray.cluster_resources().get(kind, 0))
 
-    if found() >= processes:
+    if found() >= count:
         return
     if wait > 0:
         from ray.autoscaler.sdk import request_resources
 
-        request_resources(bundles=[{kind: 1}] * processes)
+        request_resources(bundles=[{kind: 1}] * count)
         try:
-            _wait_for(lambda: found() >= processes, lambda: f"{found()} of {processes} {kind}s", wait)
+            _wait_for(lambda: found() >= count, lambda: f"{found()} of {count} {kind}s", wait)
         finally:
             request_resources(num_cpus=0)  # takes the request back, or the cluster would never shrink again
-    if found() < processes:
+    if found() < count:
         after = f" after {wait:g} seconds" if wait else ""
         raise InputError(
-            f"{processes} processes need {processes} {kind}s, but the Ray cluster has {found()}{after}: ask for fewer, add "
+            f"{who} need {count} {kind}s, but the Ray cluster has {found()}{after}: ask for fewer, add "
             "nodes, or give an autoscaler time to add them with --wait SECONDS"
         )
 

@@ -202,8 +202,12 @@ class RolloutPool:
             if time.monotonic() - said > _NOTICE_SECONDS:
                 said = time.monotonic()
                 missing = sum(slot.building for slot in self._slots)
-                free = ray.available_resources().get("CPU", 0)
-                _log.warning("%d rollout actors wait for a free CPU each (%g are free)", missing, free)
+                free = ray.available_resources()
+                share = f" and {self._gpus:g} of a GPU" if self._gpus else ""
+                _log.warning(
+                    "%d rollout actors wait for a free CPU%s each (%g CPUs and %g GPUs are free)",
+                    missing, share, free.get("CPU", 0), free.get("GPU", 0),
+                )
 
     def _hand_out(self, call: _Call) -> None:
         """Gives waiting chunks to actors with room: one each before anyone gets a second one."""

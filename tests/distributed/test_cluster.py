@@ -58,9 +58,9 @@ def test_fewer_resources_and_nodes_of_another_version(ray_session, monkeypatch: 
     from sketchynet.distributed import cluster
 
     with pytest.raises(InputError, match=r"400 processes need 400 CPUs, but the Ray cluster has \d+: ask for fewer"):
-        cluster._check_size(400, "CPU", 0.0)
+        cluster._check_size("400 processes", 400, "CPU", 0.0)
     with pytest.raises(InputError, match=r"1 processes need 1 GPUs, but the Ray cluster has 0 after 1 seconds"):
-        cluster._check_size(1, "GPU", 1.0)
+        cluster._check_size("1 processes", 1, "GPU", 1.0)
     assert "waiting for it to grow" in caplog.text
     cluster._check_nodes()  # asks the real node
     monkeypatch.setattr(cluster, "__version__", "9.9")
@@ -95,3 +95,22 @@ def test_the_interface_of_an_address() -> None:
     from sketchynet.distributed.interfaces import interface_of
 
     assert interface_of("127.0.0.1") == "lo" and interface_of("203.0.113.77") is None
+
+
+def test_gpus_that_shares_of_actors_need() -> None:
+    pytest.importorskip("ray", reason="the extra 'distributed' is not installed")
+    from sketchynet.distributed.cluster import gpus_of_actors
+
+    needed = {(4, 0.0): 0, (4, 0.25): 1, (5, 0.25): 2, (4, 0.4): 2, (3, 1.0): 3, (2, 2.0): 4}
+    assert {key: gpus_of_actors(*key) for key in needed} == needed
+    for share in (-0.5, 1.5):
+        with pytest.raises(InputError, match=f"--actor-gpus {share:g}: give a share of a GPU"):
+            gpus_of_actors(2, share)
+
+
+def test_actors_with_gpus_where_there_are_none(ray_session, monkeypatch: pytest.MonkeyPatch) -> None:
+    from sketchynet.distributed import cluster
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with pytest.raises(InputError, match="4 rollout actors need 2 GPUs, but the Ray cluster has 0: ask for fewer"):
+        cluster.prepare_cluster(1, actors=4, actor_gpus=0.5)
