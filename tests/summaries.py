@@ -41,7 +41,7 @@ def summary_values(seed: int, *, name: str = "tiny", experiments: tuple[dict[str
         "format": 1,
         "run": {
             "id": f"{name}{seed}".ljust(32, "0"), "mlflow": None, "name": f"run-{seed}", "date": "2026-01-01 00:00",
-            "commits": ["a" * 40], "hardware": {"cpu_count": "2", "gpu": "none"}, "seconds": {"student": 90.0}, "borrowed": {},
+            "commits": ["a" * 40], "hardware": {"cpu_count": "2", "gpu": "none", "torch": "2.13.0"}, "seconds": {"student": 90.0}, "borrowed": {},
         },
         "recipe": recipe.model_dump(mode="json"),
         "experiments": list(experiments),

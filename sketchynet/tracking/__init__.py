@@ -10,10 +10,11 @@ from sketchynet.tracking.environment import environment
 from sketchynet.tracking.jsonl import JournalTracker, NullTracker, Tracker, read_journal
 from sketchynet.tracking.live import MlflowTracker, delivery_status, push
 from sketchynet.tracking.mlflow_store import Imported, import_journal
+from sketchynet.tracking.registry import Registered, register_model
 
 __all__ = [
-    "Imported", "JournalTracker", "MlflowTracker", "NullTracker", "Tracker", "compare", "delivery_status",
-    "environment", "import_journal", "make_tracker", "parent_artifacts", "push", "read_journal",
+    "Imported", "JournalTracker", "MlflowTracker", "NullTracker", "Registered", "Tracker", "compare", "delivery_status",
+    "environment", "import_journal", "make_tracker", "parent_artifacts", "push", "read_journal", "register_model",
 ]
 
 
