@@ -225,7 +225,7 @@ class SelectorConfig(Section):
     """What the policy reads: the points by its GRU (the paper), cheap statistics of them (strokes, points, ink, box)
     by a small perceptron, or both; or, by a perceptron, the statistics and a map of how much ink lies where (ours)."""
     hidden: Positive = 128
-    """Width of the GRU."""
+    """Width of the GRU, or of the perceptron that reads statistics or the ink map."""
     tolerance: Annotated[float, Field(ge=0, lt=0.5)] = 0.01
     """Douglas–Peucker tolerance, in units of the frame (ours)."""
     max_points: Positive = 96

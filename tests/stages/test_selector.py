@@ -8,9 +8,10 @@ from small import small_pairs, small_recipe
 from sketchynet.models import CanvasSelector, Embedder
 from sketchynet.models.selector import selector_input
 from sketchynet.stages import selector
+from sketchynet.stages.meters import MeteredRuntime
 from sketchynet.stages.retrieval import Retrieval
 from sketchynet.stages.run_folder import RunFolder
-from sketchynet.stages.runtime import LocalRuntime, RolloutRequest, RolloutResult
+from sketchynet.stages.runtime import LocalRuntime, Report, RolloutRequest, RolloutResult
 from sketchynet.stages.selector import Validation, choose, pick, shifted, train_selector
 from sketchynet.stages.task import Answers
 
@@ -65,8 +66,8 @@ def test_calibration_meets_every_share_of_the_flops() -> None:
         assert figures["share_64"] == pytest.approx(float((chosen == 2).float().mean()), abs=0.03)
 
 
-@pytest.mark.parametrize("gradient", ["sampled", "expected"])
-def test_policy_learns_which_sketches_need_the_large_canvas(tmp_path, gradient: str) -> None:
+@pytest.mark.parametrize(("gradient", "reads"), [("sampled", "points"), ("expected", "points"), ("expected", "ink")])
+def test_policy_learns_which_sketches_need_the_large_canvas(tmp_path, gradient: str, reads: str) -> None:
     """Sketches with many points are found on the large canvas only: the policy has to find that out.
 
     One canvas for all sketches would be right for half of them.
@@ -74,6 +75,7 @@ def test_policy_learns_which_sketches_need_the_large_canvas(tmp_path, gradient: 
     pairs = small_pairs()
     recipe = small_recipe(
         f"selector.gradient={gradient}",
+        f"selector.reads={reads}",
         "selector.cost_weights=[0.3]",
         "selector.shares=[]",
         "selector.budget=null",
@@ -102,6 +104,24 @@ def test_policy_learns_which_sketches_need_the_large_canvas(tmp_path, gradient: 
     policy = read_selector(folder.final("selector"))
     chosen = choose(policy, pairs.sketches.select(sketches), recipe.selector).canvases
     assert (chosen == hard[sketches]).mean() > 0.65
+
+
+def test_steps_of_the_policy_are_counted_and_traced(tmp_path) -> None:
+    recipe = small_recipe("selector.cost_weights=[0.1]", "selector.optimization.epochs=4", "selector.optimization.batch_size=8", "selector.reads=ink")
+    pairs = small_pairs()
+    reports: list[Report] = []
+    runtime = MeteredRuntime(LocalRuntime(listener=reports.append), tmp_path / "profile")
+
+    def rollout(request: RolloutRequest) -> RolloutResult:
+        return RolloutResult(np.ones(len(request), np.int64), np.zeros(len(request), np.float32))
+
+    sketches = pairs.sketch_indices(0)
+    student = Embedder("mobile_small", canvases=(16, 32)).eval()
+    train_selector(Retrieval(recipe, pairs), runtime, rollout, RunFolder(tmp_path), student=student, sketches=sketches)
+    epochs = [report.metrics for report in reports if report.kind == "metrics" and "steps_per_second" in report.metrics]
+    assert len(epochs) == 4 and all(figures["steps_per_second"] > 0 for figures in epochs)
+    [trace] = [report.payload["path"] for report in reports if report.kind == "artifact"]
+    assert trace == str(tmp_path / "profile" / "selector-rank0.json.gz") and (tmp_path / "profile" / "selector-rank0.json.gz").exists()
 
 
 def test_the_policy_learns_in_one_thread_and_its_rollouts_in_all(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
