@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from sketchynet import plots
+from sketchynet.models.embedder import Embedder
 from sketchynet.ops import nearest
 from sketchynet.raster import rasterize
 from sketchynet.stages.embedding import embed_photos, embed_sketches
@@ -20,8 +21,8 @@ from sketchynet.stages.run_folder import RunFolder
 from sketchynet.stages.task import TEST, Task
 
 
-def draw_pictures(task: Task, evaluation: Evaluation, folder: RunFolder) -> list[Path]:
-    """Draws plots and sheets; returns their paths.
+def draw_pictures(task: Task, evaluation: Evaluation, folder: RunFolder, *, device: str = "cpu") -> list[Path]:
+    """Draws plots and sheets, embedding on a device; returns their paths.
 
     The canvas histogram and the sheet by canvas need a policy; without one, sketches are shown at the largest canvas.
     """
@@ -36,18 +37,20 @@ def draw_pictures(task: Task, evaluation: Evaluation, folder: RunFolder) -> list
         paths.append(plots.sheet_by_canvas(sketches, target / "by_canvas.png", counts=counts))
     missed = _missed(evaluation)
     rows = task.recipe.evaluation.sheet_rows
+    student = read_embedder(folder.final("student")).to(device)
     if isinstance(task, Recognition):
-        shown = _recognised(task, evaluation, folder, _chosen_queries(evaluation, 4 * rows))
+        shown = _recognised(task, evaluation, student, _chosen_queries(evaluation, 4 * rows))
         paths.append(plots.recognition_sheet(shown, target / "recognition.png"))
         if len(missed):
-            shown = _recognised(task, evaluation, folder, missed[: 4 * rows])
+            shown = _recognised(task, evaluation, student, missed[: 4 * rows])
             title = "What was mistaken most"
             paths.append(plots.recognition_sheet(shown, target / "failures.png", title=title))
     elif isinstance(task, Retrieval):
-        shown = _sheet_rows(task, evaluation, folder, _chosen_queries(evaluation, rows))
+        gallery = embed_photos(student, task.pairs, task.pairs.photo_indices(TEST), task.recipe.student.photo_size)
+        shown = _sheet_rows(task, evaluation, student, gallery, _chosen_queries(evaluation, rows))
         paths.append(plots.retrieval_sheet(shown, target / "retrieval.png"))
         if len(missed):
-            shown = _sheet_rows(task, evaluation, folder, missed[:rows], failures=True)
+            shown = _sheet_rows(task, evaluation, student, gallery, missed[:rows], failures=True)
             title = "What the search misses by most"
             paths.append(plots.retrieval_sheet(shown, target / "failures.png", title=title))
     return paths
@@ -117,9 +120,8 @@ def _ranks_in_words(evaluation: Evaluation, query: int) -> str:
 
 
 def _recognised(
-    task: Recognition, evaluation: Evaluation, folder: RunFolder, queries: np.ndarray
+    task: Recognition, evaluation: Evaluation, student: Embedder, queries: np.ndarray
 ) -> list[dict[str, Any]]:
-    student = read_embedder(folder.final("student"))
     numbers = _canvas_numbers(evaluation)
     rows = []
     for query in queries:
@@ -138,12 +140,12 @@ def _recognised(
 
 
 def _sheet_rows(
-    task: Retrieval, evaluation: Evaluation, folder: RunFolder, queries: np.ndarray, *, failures: bool = False
-) -> list[dict[str, Any]]:
-    recipe, pairs = task.recipe, task.pairs
-    student = read_embedder(folder.final("student"))
+    task: Retrieval, evaluation: Evaluation, student: Embedder, gallery: torch.Tensor, queries: np.ndarray,
+    *, failures: bool = False,
+) -> list[dict[str, Any]]:  # fmt: skip
+    """What the student finds for some queries; gallery float32 (g, D): its embeddings of the test photos."""
+    pairs = task.pairs
     photos = pairs.photo_indices(TEST)
-    gallery = embed_photos(student, pairs, photos, recipe.student.photo_size)
     numbers, ranks = _canvas_numbers(evaluation), _shown_ranks(evaluation)
     rows = []
     for query in queries:

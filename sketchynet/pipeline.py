@@ -270,7 +270,7 @@ def _evaluate(task: Task, places: Places, execution: Execution, tracker: Tracker
     tracker.metrics("evaluate", tracked_figures(evaluation.summary), 0)
     table = run.root / "table.txt"
     table.write_text(evaluation_table(evaluation.summary) + "\n")
-    pictures = draw_pictures(task, evaluation, run)
+    pictures = draw_pictures(task, evaluation, run, device=_device(execution))
     if execution.track != "none" and has_curves(rows := read_journal(run.root)):
         pictures.append(training_curves(rows, run.pictures / "training.png"))
     for path in (run.evaluation, table, *pictures):
