@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -105,6 +106,16 @@ def alone(base: Path, start) -> Path:
     return base / "alone"
 
 
+def wait_until_gone(processes: list[int]) -> None:
+    import psutil
+
+    assert processes
+    deadline = time.monotonic() + 60
+    while left := [process for process in processes if psutil.pid_exists(process)]:
+        assert time.monotonic() < deadline, f"processes {left} outlive their driver by a minute"
+        time.sleep(0.1)
+
+
 def assert_same_run(found: Path, wanted: Path) -> None:
     for stage in STAGES:
         tensors, expected = (load_file(run / stage / "final" / "network.safetensors") for run in (found, wanted))
@@ -130,8 +141,15 @@ def test_a_training_worker_and_a_rollout_actor_are_killed(base: Path, alone: Pat
 def test_the_driver_is_killed_and_the_last_checkpoint_damaged(base: Path, alone: Path, start) -> None:
     run, place = start("driver"), base / "driver"
     run.wait_for("second checkpoint of the student", lambda: len(list((place / "student").glob("epoch-*"))) > 1)
+    workers = run.actors("RayTrainWorker")
+    for worker in workers:  # until they notice that the driver is gone they would train on, and be done
+        os.kill(worker, signal.SIGSTOP)
     run.process.kill()
     run.process.wait(60)
+    for worker in workers:
+        with suppress(ProcessLookupError):
+            os.kill(worker, signal.SIGKILL)
+    wait_until_gone(workers)
     assert not (place / "student" / "final").exists()
     newest = max((place / "student").glob("epoch-*"))
     file = newest / "state.safetensors"
