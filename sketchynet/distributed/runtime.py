@@ -41,6 +41,8 @@ class TorchRuntime:
         ``rows`` is (n, ...); n may differ between workers and may be zero, the rest of the shape and the
         dtype may not.
         """
+        if self.world_size == 1:
+            return rows
         counts = self._counts(len(rows))
         longest = max(counts)
         if longest == 0:
@@ -67,6 +69,8 @@ class TorchRuntime:
         A parameter without a gradient on every worker keeps none, as in one process: an optimiser with
         weight decay or momentum leaves it alone.
         """
+        if self.world_size == 1:  # a message to oneself would copy every gradient twice
+            return
         trained = [parameter for parameter in parameters if parameter.requires_grad]
         if not trained:
             return
@@ -83,6 +87,8 @@ class TorchRuntime:
 
         Counters (``num_batches_tracked``) are integers and stay.
         """
+        if self.world_size == 1:
+            return
         buffers = [buffer for buffer in module.buffers() if buffer.is_floating_point()]
         self._sum_in_place(buffers)
         with torch.no_grad():
