@@ -95,7 +95,7 @@ def _execution(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--profile", action="store_true", help="trace some steps of every stage into RUN/profile")
     command.add_argument("--gpu", action="store_true", help="train on CUDA, one GPU a worker")
-    command.add_argument("--threads", type=int, metavar="N", help="CPU threads of this process (with --workers 0)")
+    command.add_argument("--threads", type=int, metavar="N", help="CPU threads of this process (with --workers 0), or of each of several --jobs")
     command.add_argument("--track", choices=("mlflow", "jsonl", "none"), default="mlflow", help="where records go")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,7 @@ def add_results_commands(commands, command, places, execution) -> None:
     run.add_argument("--seeds", type=int, nargs="+", default=[0], metavar="N", help="seeds (default: 0)")
     run.add_argument("--only", nargs="+", metavar="CONFIGURATION", help="these configurations alone")
     run.add_argument("--output", type=Path, default=Path("runs/experiments"), metavar="DIR", help="folder of the runs (default: runs/experiments)")
+    run.add_argument("--jobs", type=int, default=1, metavar="N", help="train N runs side by side, each in a process of its own (default: 1)")
     run.add_argument("--borrow", type=Path, nargs="+", default=[], metavar="RUN", help="take over equal stages of these runs too")
     execution(run)
     places(run)
@@ -122,6 +124,8 @@ def _run(options: argparse.Namespace) -> None:
     from sketchynet.recipes import find_recipe
     from sketchynet.recipes.experiments import find_experiment
 
+    if options.jobs < 1:
+        raise InputError(f"--jobs {options.jobs}: give at least 1")
     experiment = find_experiment(options.name, find_recipe(options.recipe)).only(options.only)
     execution = execution_of(options, experiment=experiment.name)
     print(
@@ -130,6 +134,8 @@ def _run(options: argparse.Namespace) -> None:
             options.seeds,
             options.output,
             execution,
+            jobs=options.jobs,
+            threads=options.threads or max(1, (os.cpu_count() or 1) // options.jobs),
             borrow=options.borrow,
             data=options.data,
             cache=options.cache,

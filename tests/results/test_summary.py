@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from small import small_recipe
 from summaries import make_summary, member, summary_values
 
@@ -121,6 +122,30 @@ def test_a_run_without_policy_ends_with_v1(places: Path) -> None:
     assert summary.values["canvas_counts"] is None and summary.values["choices"] == {}
     pictures = {path.name for path in (places / "runs" / "small-row-softmax-s0" / "pictures").iterdir()}
     assert {"accuracy_flops.png", "retrieval.png", "failures.png"} <= pictures and "canvases.png" not in pictures
+
+
+@pytest.mark.slow
+def test_runs_side_by_side_are_the_same_and_share_stages(places: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--recipe", str(places / "small.json"), "--cache", str(places / "cache"), "--threads", str(torch.get_num_threads())]
+    words = ["experiment", "run", "rivals", "--only", "relations", "row softmax", *options, "--output", str(tmp_path / "runs")]
+    assert main([*words, "--jobs", "2", "--tracking-uri", f"sqlite:///{tmp_path}/mlflow.db"]) == 0
+    assert capsys.readouterr().out.count("  finished: ") == 2
+    summaries = {Path(s.place).parent.name: s for s in read_summaries((tmp_path / "runs").iterdir())}
+    assert summaries.keys() == {"small-relations-s0", "small-row-softmax-s0"}
+    for name, summary in summaries.items():
+        alone = read_summary(places / "runs" / name / "summary.json")
+        assert all(np.array_equal(summary.ranks[network], ranks) for network, ranks in alone.ranks.items())
+        assert "teacher-0" in (tmp_path / "runs" / name / "console.txt").read_text() or "borrowed" in summary.values["run"]
+    assert sum("teacher-0" in s.values["run"]["seconds"] for s in summaries.values()) == 1
+    assert main(["compare", "--experiment", "rivals", "--tracking-uri", f"sqlite:///{tmp_path}/mlflow.db"]) == 0
+    assert capsys.readouterr().out.count("small[") == 2
+
+
+def test_side_by_side_is_not_on_ray(places: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["experiment", "run", "rivals", *_options(places), "--jobs", "2", "--workers", "1"]) == 2
+    assert "--jobs 2 trains runs beside each other" in capsys.readouterr().err
+    assert main(["experiment", "run", "rivals", *_options(places), "--jobs", "0"]) == 2
+    assert "--jobs 0: give at least 1" in capsys.readouterr().err
 
 
 def test_evaluating_again_keeps_id_experiments_and_figures(places: Path) -> None:
