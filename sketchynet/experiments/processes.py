@@ -38,20 +38,15 @@ class _Running:
 
 
 class Processes:
-    """At most ``limit`` processes at a time; a context manager that ends those it leaves behind.
+    """Processes that run beside this one; a context manager that ends those it leaves behind.
 
     What a process prints, its progress bars included, goes to a file: those of several at once would be unreadable.
     """
 
-    def __init__(self, limit: int, *, threads: int) -> None:
+    def __init__(self, *, threads: int) -> None:
         """``threads`` is how many CPU threads torch has in each of them."""
-        self._limit, self._threads = limit, threads
+        self._threads = threads
         self._running: dict[str, _Running] = {}
-
-    @property
-    def full(self) -> bool:
-        """Whether another one has to wait."""
-        return len(self._running) >= self._limit
 
     def __len__(self) -> int:
         return len(self._running)
@@ -76,13 +71,13 @@ class Processes:
     def _ended(self, name: str) -> Ended:
         running = self._running.pop(name)
         running.process.join()
-        try:
-            error = running.answer.recv()
-        except EOFError:  # it was killed, or died of a defect, whose traceback it has printed
-            status = running.process.exitcode
-            how = f"was ended by signal {-status}" if status is not None and status < 0 else f"ended with status {status}"
-            error = f"its process {how}; its last words are in {running.console}"
-        return Ended(name, error)
+        with running.answer:
+            try:
+                return Ended(name, running.answer.recv())
+            except EOFError:  # it was killed, or died of a defect, whose traceback it has printed
+                status = running.process.exitcode
+        how = f"was ended by signal {-status}" if status is not None and status < 0 else f"ended with status {status}"
+        return Ended(name, f"its process {how}; its last words are in {running.console}")
 
     def __enter__(self) -> Self:
         return self

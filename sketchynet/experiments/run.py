@@ -9,9 +9,9 @@ run with the same recipe is not trained again but counted for both experiments.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 from tqdm import tqdm
@@ -19,7 +19,7 @@ from tqdm import tqdm
 from sketchynet import checkpoint
 from sketchynet.config import Recipe
 from sketchynet.errors import InputError
-from sketchynet.experiments.processes import CONSOLE_NAME, Processes
+from sketchynet.experiments.processes import CONSOLE_NAME, Ended, Processes
 from sketchynet.experiments.sharing import (
     Known,
     borrow_stages,
@@ -35,7 +35,7 @@ from sketchynet.results.claims import experiment_section
 from sketchynet.results.summary import SUMMARY_NAME, add_membership, read_summaries
 from sketchynet.stages.run_folder import RunFolder
 from sketchynet.stages.train import Places
-from sketchynet.tracking import import_journal
+from sketchynet.tracking import import_journal, make_tracker
 
 
 @dataclass(frozen=True)
@@ -44,22 +44,15 @@ class _Job:
 
     variant: Variant
     recipe: Recipe
-    needed: dict[str, str]
-    """Keys of its stages."""
 
     @property
     def name(self) -> str:
         return f"{self.variant.name}, seed {self.recipe.seed}"
 
-
-@dataclass
-class _Outcomes:
-    finished: list[Path] = field(default_factory=list)
-    failures: list[str] = field(default_factory=list)
-
-    def failed(self, job: _Job, error: object) -> None:
-        self.failures.append(f"{job.name}: {error}")
-        tqdm.write(f"  failed: {job.name}: {error}")
+    @cached_property
+    def needed(self) -> dict[str, str]:
+        """Keys of the stages that it trains or takes over."""
+        return needed_stages(self.recipe, teacher=self.variant.teacher)
 
 
 def run_experiment(
@@ -70,7 +63,7 @@ def run_experiment(
     *,
     jobs: int = 1,
     threads: int = 1,
-    borrow: Iterable[Path] = (),
+    borrow: Sequence[Path] = (),
     data: Path | None = None,
     cache: Path | None = None,
     weights: Path | None = None,
@@ -88,130 +81,140 @@ def run_experiment(
         InputError: some runs failed, named with their reasons; the others were finished before it is raised.
     """
     if jobs > 1 and execution.workers:
-        raise InputError(f"--jobs {jobs} trains runs beside each other in this machine's processes, --workers {execution.workers} each on Ray: give one")
-    planned = []
-    for seed in seeds:
-        for variant in experiment.variants:
-            recipe = experiment.recipe(variant, seed)
-            planned.append(_Job(variant, recipe, needed_stages(recipe, teacher=variant.teacher)))
-    outcomes = _Outcomes()
-
-    def look() -> Known:
-        return list(known_runs([root, *borrow]))
-
-    def begin(job: _Job, known: Known) -> Places | None:
-        """Makes the run ready; None where it was finished before."""
-        run = _run_of(job.recipe, job.variant, root, known)
-        add_membership(run, _member(experiment, job.variant))
-        if not (run.root / SUMMARY_NAME).exists():
-            borrow_stages(job.needed, run, known)
-            return Places(run, data, cache, weights)
-        tqdm.write(f"  finished before: {run.root}")
-        if execution.track == "mlflow":
-            import_journal(run.root, execution.experiment, execution.tracking_uri)
-        outcomes.finished.append(run.root)
-        return None
-
-    if jobs == 1:
-        _one_by_one(planned, execution, outcomes, look, begin)
-    else:
-        _side_by_side(planned, execution, outcomes, look, begin, jobs=jobs, threads=threads)
-    table = experiment_section(experiment.name, experiment.base.name, read_summaries(outcomes.finished)).text if outcomes.finished else ""
-    if outcomes.failures:
         raise InputError(
-            f"{len(outcomes.failures)} of {len(planned)} runs failed; the same command tries them again\n" + "\n".join(outcomes.failures)
+            f"--jobs {jobs} trains runs beside each other in processes of this machine, --workers {execution.workers} "
+            "each of them on Ray: give one"
+        )
+    planned = [_Job(variant, experiment.recipe(variant, seed)) for seed in seeds for variant in experiment.variants]
+    series = _Series(experiment, execution, root, (root, *borrow), data, cache, weights)
+    if jobs == 1:
+        series.one_by_one(planned)
+    else:
+        series.side_by_side(planned, jobs, threads)
+    table = ""
+    if series.finished:
+        table = experiment_section(experiment.name, experiment.base.name, read_summaries(series.finished)).text
+    if series.failures:
+        raise InputError(
+            f"{len(series.failures)} of {len(planned)} runs failed; the same command tries them again\n"
+            + "\n".join(series.failures)
         )
     return table
 
 
-def _one_by_one(
-    planned: Sequence[_Job],
-    execution: Execution,
-    outcomes: _Outcomes,
-    look: Callable[[], Known],
-    begin: Callable[[_Job, Known], Places | None],
-) -> None:
-    for number, job in enumerate(planned, start=1):
-        tqdm.write(f"{execution.experiment}, run {number} of {len(planned)}: {job.name}")
-        try:
-            places = begin(job, look())
-            if places is not None:
-                run_pipeline(job.recipe, places, _execution(job, execution))
-                outcomes.finished.append(places.run.root)
-        except InputError as error:
-            outcomes.failed(job, error)
+@dataclass
+class _Series:
+    """The runs of an experiment, and how they ended."""
 
+    experiment: Experiment
+    execution: Execution
+    root: Path
+    places: tuple[Path, ...]
+    """Where runs are looked for."""
+    data: Path | None
+    cache: Path | None
+    weights: Path | None
+    finished: list[Path] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
 
-def _side_by_side(
-    planned: Sequence[_Job],
-    execution: Execution,
-    outcomes: _Outcomes,
-    look: Callable[[], Known],
-    begin: Callable[[_Job, Known], Places | None],
-    *,
-    jobs: int,
-    threads: int,
-) -> None:
-    # Processes write journals alone: of several that write to one store at a time, some would find it locked.
-    apart = replace(execution, track="jsonl") if execution.track == "mlflow" else execution
-    waiting, running = list(planned), dict[str, tuple[_Job, RunFolder]]()
-    prepared: set[str] = set()
-    with Processes(jobs, threads=threads) as processes, tqdm(total=len(planned), unit="run", dynamic_ncols=True) as bar:
-        while waiting or running:
-            for job in _ready(waiting, running, look, lambda: processes.full):
-                waiting.remove(job)
-                try:
-                    places = begin(job, look())
+    def one_by_one(self, planned: Sequence[_Job]) -> None:
+        """In this process."""
+        for number, job in enumerate(planned, start=1):
+            tqdm.write(f"{self.experiment.name}, run {number} of {len(planned)}: {job.name}")
+            try:
+                places = self._begin(job)
+                if places is not None:
+                    run_pipeline(job.recipe, places, replace(self.execution, stages=_stages(job)))
+                    self.finished.append(places.run.root)
+            except InputError as error:
+                self._failed(job, error)
+
+    def side_by_side(self, planned: Sequence[_Job], jobs: int, threads: int) -> None:
+        """So many at a time, in processes with so many threads each."""
+        apart = self.execution
+        if apart.track == "mlflow":
+            make_tracker("mlflow", self.root, experiment=apart.experiment, uri=apart.tracking_uri).check()
+            # Processes write journals alone: of several that write to one store at a time, some would find it locked.
+            apart = replace(apart, track="jsonl")
+        waiting, running = list(planned), dict[str, tuple[_Job, Places]]()
+        prepared: set[str] = set()
+        with Processes(threads=threads) as processes, tqdm(total=len(planned), unit="run", dynamic_ncols=True) as bar:
+            while waiting or running:
+                while len(processes) < jobs and (job := self._ready(waiting, running.values())) is not None:
+                    waiting.remove(job)
+                    try:
+                        places = self._begin(job)
+                        if places is not None and (source := job.recipe.data.model_dump_json()) not in prepared:
+                            places.load(job.recipe, progress=True)  # once, not by every process at the same time
+                            prepared.add(source)
+                    except InputError as error:
+                        self._failed(job, error)
+                        places = None
                     if places is None:
                         bar.update()
                         continue
-                    if (source := job.recipe.data.model_dump_json()) not in prepared:
-                        places.load(job.recipe, progress=True)  # once, not by every process at the same time
-                        prepared.add(source)
-                except InputError as error:
-                    outcomes.failed(job, error)
+                    console = places.run.root / CONSOLE_NAME
+                    tqdm.write(f"  started: {job.name}; {console}")
+                    work = partial(run_pipeline, job.recipe, places, replace(apart, stages=_stages(job)))
+                    processes.start(job.name, work, console)
+                    running[job.name] = job, places
+                for ended in processes.wait():
+                    job, places = running.pop(ended.name)
+                    self._ended(job, places, ended)
                     bar.update()
-                    continue
-                tqdm.write(f"  started: {job.name}, {places.run.root / CONSOLE_NAME}")
-                work = partial(run_pipeline, job.recipe, places, _execution(job, apart))
-                processes.start(job.name, work, places.run.root / CONSOLE_NAME)
-                running[job.name] = job, places.run
-            for ended in processes.wait():
-                job, run = running.pop(ended.name)
-                bar.update()
-                if ended.error is not None:
-                    outcomes.failed(job, ended.error)
-                    continue
-                tqdm.write(f"  finished: {job.name}")
-                outcomes.finished.append(run.root)
-                if execution.track == "mlflow":
-                    import_journal(run.root, execution.experiment, execution.tracking_uri)
-            bar.set_postfix_str(f"{len(running)} running, {len(waiting)} waiting")
+                bar.set_postfix_str(f"{len(running)} running, {len(waiting)} waiting")
 
+    def _begin(self, job: _Job) -> Places | None:
+        """Makes the run ready, with what others have finished of it; None where it was finished before."""
+        known = self._known()
+        run = _run_of(job.recipe, job.variant, self.root, known)
+        add_membership(run, _member(self.experiment, job.variant))
+        if not (run.root / SUMMARY_NAME).exists():
+            # A full network that is there is compared with, even where none is trained.
+            borrow_stages(needed_stages(job.recipe, teacher=True), run, known)
+            return Places(run, self.data, self.cache, self.weights)
+        tqdm.write(f"  finished before: {run.root}")
+        self._record(run.root)
+        self.finished.append(run.root)
+        return None
 
-def _ready(
-    waiting: Sequence[_Job],
-    running: dict[str, tuple[_Job, RunFolder]],
-    look: Callable[[], Known],
-    full: Callable[[], bool],
-) -> Iterator[_Job]:
-    """Those that may start now: none of their stages is being trained by another run."""
-    for job in list(waiting):
-        if full():
-            return
+    def _ready(self, waiting: Iterable[_Job], running: Iterable[tuple[_Job, Places]]) -> _Job | None:
+        """The first that may start now: none of its stages is being trained by another run."""
         under_way = {
             key
-            for other, run in running.values()
+            for other, places in running
             for name, key in other.needed.items()
-            if not is_finished(run, name)
+            if not is_finished(places.run, name)
         }
-        wanted = set(job.needed.values()) & under_way
-        if not wanted or wanted <= finished_stages(look()).keys():
-            yield job
+        under_way -= finished_stages(self._known()).keys()
+        return next((job for job in waiting if under_way.isdisjoint(job.needed.values())), None)
+
+    def _ended(self, job: _Job, places: Places, ended: Ended) -> None:
+        if ended.error is not None:
+            self._failed(job, ended.error)
+            return
+        tqdm.write(f"  finished: {job.name}")
+        self.finished.append(places.run.root)
+        try:
+            self._record(places.run.root)
+        except InputError as error:  # the run is whole: the same command records it
+            self._failed(job, error)
+
+    def _record(self, run: Path) -> None:
+        """Brings the journal of a finished run into MLflow, where that is where records go."""
+        if self.execution.track == "mlflow":
+            import_journal(run, self.execution.experiment, self.execution.tracking_uri)
+
+    def _failed(self, job: _Job, error: object) -> None:
+        self.failures.append(f"{job.name}: {error}")
+        tqdm.write(f"  failed: {job.name}: {error}")
+
+    def _known(self) -> Known:
+        return list(known_runs(self.places))
 
 
-def _execution(job: _Job, execution: Execution) -> Execution:
-    return replace(execution, stages=STAGES if job.variant.teacher else tuple(s for s in STAGES if s != "teacher"))
+def _stages(job: _Job) -> tuple[str, ...]:
+    return STAGES if job.variant.teacher else tuple(stage for stage in STAGES if stage != "teacher")
 
 
 def _member(experiment: Experiment, variant: Variant) -> dict[str, object]:
