@@ -12,6 +12,7 @@ import io
 import pickle
 import pickletools
 import re
+import warnings
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -145,7 +146,10 @@ def read_array_lists(path: Path) -> dict[str, list[np.ndarray]]:
 
 def _guarded(path: Path, read: Callable[[], Any]) -> Any:
     try:
-        return read()
+        with warnings.catch_warnings():
+            # Python's decoder warns of an escape that it does not know, and guesses; such a file is damaged.
+            warnings.filterwarnings("error", message=r"invalid (octal )?escape sequence")
+            return read()
     except FileNotFoundError:
         raise InputError(f"{path}: there is no such file; restore it or correct the path") from None
     except RecursionError:
@@ -155,7 +159,7 @@ def _guarded(path: Path, read: Callable[[], Any]) -> Any:
         fault = str(error) or type(error).__name__
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, NotImplementedError) as error:
         fault = str(error) or type(error).__name__
-    except (MemoryError, RuntimeError, zlib.error) as error:
+    except (MemoryError, RuntimeError, zlib.error, DeprecationWarning) as error:
         fault = str(error) or type(error).__name__
     raise InputError(
         f"{path}: not a file of numpy arrays alone ({fault}); nothing in it was executed. Fetch it again from its "

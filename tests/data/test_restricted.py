@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from sketchynet import InputError
@@ -119,6 +119,7 @@ def test_other_contents_are_told(tmp_path: Path, data: bytes, fault: str) -> Non
 
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.integers(0, 5), st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255)), max_size=4))
+@example(0, [(21, 92)])  # an escape that does not exist: a warning to Python's decoder
 def test_damaged_pickles_give_arrays_or_an_input_error(
     tmp_path_factory: pytest.TempPathFactory, protocol: int, changes: list
 ) -> None:
