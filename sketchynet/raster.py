@@ -123,7 +123,10 @@ def rasterize_grouped(
 
 
 def instruction_sets() -> tuple[str, ...]:
-    """The instruction sets that this processor can draw with, the best first: avx512, avx2, sse2, portable."""
+    """The instruction sets that this processor can draw with, the best first.
+
+    They are avx512 (with VPOPCNTDQ), avx512bw (without), avx2, sse2 and portable.
+    """
     return tuple(_core.instruction_sets())
 
 

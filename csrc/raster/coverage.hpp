@@ -93,7 +93,7 @@ struct Kernel {
 
 extern const Kernel kPortableKernel;
 #if defined(__x86_64__)
-extern const Kernel kSse2Kernel, kAvx2Kernel, kAvx512Kernel;
+extern const Kernel kSse2Kernel, kAvx2Kernel, kAvx512BwKernel, kAvx512Kernel;
 #endif
 
 // The same as Kernel::draw for one wide capsule.

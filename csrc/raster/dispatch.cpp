@@ -18,8 +18,9 @@ const std::vector<Entry>& runnable() {
         __builtin_cpu_init();
         const bool bits = __builtin_cpu_supports("popcnt") && __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2");
         if (bits && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-            __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vpopcntdq")) {
-            entries.push_back({"avx512", &kAvx512Kernel});
+            __builtin_cpu_supports("avx512vl")) {
+            if (__builtin_cpu_supports("avx512vpopcntdq")) entries.push_back({"avx512", &kAvx512Kernel});
+            entries.push_back({"avx512bw", &kAvx512BwKernel});
         }
         if (bits && __builtin_cpu_supports("avx2")) entries.push_back({"avx2", &kAvx2Kernel});
         entries.push_back({"sse2", &kSse2Kernel});
