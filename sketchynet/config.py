@@ -199,6 +199,12 @@ class StudentConfig(Section):
     """Draw the batch at so many random canvases a step instead of at all (cheaper on large canvases)."""
     photo_size: Canvas = 256
     """Size of the photos; the paper keeps it full."""
+    gallery: Literal["own", "full"] = "own"
+    """Whose embeddings of the photos the distilled student's queries are compared with: its ``own``, one network for both
+    sides (the paper), or those that the ``full`` network stores. The student then learns to embed sketches alone, against
+    all training photos at once (ours); a query costs the same."""
+    dimensions: Positive = 256
+    """``gallery`` ``full``: principal directions of the full network's training embeddings that are kept, if it has more."""
     optimization: OptimizationConfig
     ranking: RankingConfig = RankingConfig()
     distillation: DistillationConfig = DistillationConfig()
@@ -315,6 +321,32 @@ class Recipe(Section):
     recognition: RecognitionConfig | None = None
     """Given, the task is recognition; otherwise it is retrieval."""
     evaluation: EvaluationConfig = EvaluationConfig()
+
+    @model_validator(mode="after")
+    def _stored_gallery_is_the_full_networks(self) -> Recipe:
+        student = self.student
+        if student.gallery == "own":
+            return self
+        if self.recognition is not None:
+            raise ValueError("student.gallery = full: recognition has no photos")
+        if student.network.projection is not None:
+            raise ValueError(
+                f"student.gallery = full: student.network.projection {student.network.projection} must be null; the full "
+                "network's embedding and student.dimensions give the size"
+            )
+        if student.photo_size != self.teacher.canvas:
+            raise ValueError(
+                f"student.gallery = full: student.photo_size {student.photo_size} must be teacher.canvas "
+                f"{self.teacher.canvas}, the size at which the full network embeds photos"
+            )
+        if student.distillation.kind != "relations" or student.distillation.ranking_share == 1.0:
+            raise ValueError(
+                "student.gallery = full needs student.distillation.kind = relations and a ranking_share below 1; for a "
+                "student without them set student.gallery=own"
+            )
+        if student.ranking.kind == "triplet" and student.ranking.mining == "semi-hard":
+            raise ValueError("student.gallery = full: semi-hard negatives are picked in a batch; choose mining all or hard")
+        return self
 
     @model_validator(mode="after")
     def _recognition_ranks_no_photos(self) -> Recipe:

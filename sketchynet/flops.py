@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from sketchynet.models import (
+    AsymmetricEmbedder,
     CanvasSelector,
     Classifier,
     Embedder,
@@ -36,12 +37,17 @@ _ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.SiLU, nn.GELU, nn.Hardswish,
 def count_parameters(module: nn.Module) -> int:
     """Parameters of the network as published, trained or frozen.
 
-    A folded batch norm counts as before folding (weight and bias), and a regressor that only training has does not
-    count, so that a network's size does not depend on how it was trained.
+    A folded batch norm counts as before folding (weight and bias). What no query passes does not count: a regressor that
+    only training has, and the network that embeds the photos of an `AsymmetricEmbedder`.
     """
-    folded = sum(m.num_features for m in module.modules() if isinstance(m, FoldedNorm))
-    helpers = [m.regressor for m in module.modules() if isinstance(m, Embedder) and m.regressor is not None]
-    return sum(p.numel() for p in module.parameters()) + folded - sum(p.numel() for h in helpers for p in h.parameters())
+    modules = list(module.modules())
+    helpers: list[nn.Module] = [m.regressor for m in modules if isinstance(m, Embedder) and m.regressor is not None]
+    helpers += [m.photos for m in modules if isinstance(m, AsymmetricEmbedder)]
+    left_out = {part for helper in helpers for part in helper.modules()}
+    counted = [m for m in modules if m not in left_out]
+    folded = sum(m.num_features for m in counted if isinstance(m, FoldedNorm))
+    parameters = {id(p): p.numel() for m in counted for p in m.parameters(recurse=False)}
+    return sum(parameters.values()) + folded
 
 
 def _operations(module: nn.Module, inputs: Tensor, output: Tensor) -> int:

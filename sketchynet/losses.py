@@ -145,6 +145,18 @@ def reward(
     return -lambda_flops * flops_fraction + (1.0 - lambda_flops) * accuracy
 
 
+def gallery_contrastive(sketch: Tensor, gallery: Tensor, target: Tensor, negative: Tensor, *, temperature: float) -> Tensor:
+    """InfoNCE of sketches (B, D) or (K, B, D) against the photos of a gallery (G, D), a scalar.
+
+    Logits are cosines over the temperature. Each sketch has its own photo, `target` int64 (B,), and the columns of
+    `negative`, bool (B, G); others are left out.
+    """
+    logits = (1.0 - pairwise_distance(sketch, gallery, metric="cosine")) / temperature
+    own = torch.zeros_like(negative).scatter(1, target[:, None], True)
+    logits = logits.masked_fill(~(negative | own), float("-inf"))
+    return -logits.log_softmax(dim=-1).gather(-1, target[:, None].expand(*logits.shape[:-1], 1)).mean()
+
+
 def leave_one_out_baseline(rewards: Tensor) -> Tensor:
     """For each of S >= 2 samples of a sketch the mean reward of its other samples: (S, B) to (S, B)."""
     if rewards.ndim != 2 or len(rewards) < 2:

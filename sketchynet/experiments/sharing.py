@@ -49,9 +49,10 @@ def stage_keys(recipe: Recipe) -> dict[str, str]:
     full = shared | {"teacher": teacher}
     keys[_EMBEDDINGS] = {"embeddings": full}
     fitted = {key: selector[key] for key in ("folds", "holdout")}
-    direct = shared | {"student": _without(student, "direct", "distillation"), "fitted": fitted}
+    direct = shared | {"student": _without(student, "direct", "distillation", "gallery", "dimensions"), "fitted": fitted}
     distilled = recipe.student.distillation.ranking_share < 1.0
-    learnt = full | direct | {"distillation": student["distillation"]} if distilled else direct
+    taught = {key: student[key] for key in ("distillation", "gallery", "dimensions")}
+    learnt = full | direct | {"taught": taught} if distilled else direct
     keys |= {"direct": direct, "student": learnt}
     for fold in range(recipe.selector.folds):
         keys[f"fold-{fold}"] = learnt | {"fold": fold, "epochs": selector["fold_epochs"]}

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from sketchynet.errors import InputError
+from sketchynet.models.asymmetric import AsymmetricEmbedder
 from sketchynet.models.backbones import BACKBONES, Backbone, build_backbone
 from sketchynet.models.embedder import (
     CANVASES,
@@ -24,6 +25,7 @@ __all__ = [
     "BACKBONES",
     "CANVASES",
     "NORMS",
+    "AsymmetricEmbedder",
     "Backbone",
     "CanvasSelector",
     "Classifier",
@@ -43,12 +45,11 @@ __all__ = [
 
 def build_from_config(config: Mapping[str, Any]) -> Embedder | Ensemble | CanvasSelector:
     """Build the network, with random weights, whose `config` attribute this is."""
-    if config.get("kind") != "selector":
+    kind = config.get("kind")
+    if kind not in ("asymmetric", "selector"):
         return embedder_from_config(config)
     options = {key: value for key, value in config.items() if key != "kind"}
     try:
-        return CanvasSelector(**options)
+        return AsymmetricEmbedder(**options) if kind == "asymmetric" else CanvasSelector(**options)
     except TypeError as error:
-        raise InputError(
-            f"selector configuration {dict(config)} does not fit this version: {error}"
-        ) from error
+        raise InputError(f"{kind} configuration {dict(config)} does not fit this version: {error}") from error

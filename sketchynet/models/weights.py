@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from sketchynet.errors import InputError
-from sketchynet.models.embedder import Embedder, embedder_from_config
+from sketchynet.models.embedder import Embedder
 from sketchynet.models.norm import fold_norms, is_plain_state
 
 # A key that gives a family away, most telling first.
@@ -101,9 +101,7 @@ def load_backbone_weights(embedder: Embedder, path: str | Path) -> None:
     target = embedder.backbone
     fold = embedder.norm == "folded" and is_plain_state(state)
     if fold:
-        unfolded = embedder_from_config({**embedder.config, "norm": "frozen"})
-        assert isinstance(unfolded, Embedder)
-        target = unfolded.backbone
+        target = Embedder(embedder.config["backbone"], norm="frozen").backbone
     report = _mismatches(target.state_dict(), state)
     if report:
         raise InputError(

@@ -13,6 +13,9 @@ from sketchynet.errors import InputError
 _STUDENT_ALONE = ("student.direct=false", "selector.train=false")
 """Sets about the student spend nothing on what they do not compare."""
 
+_OWN_GALLERY = (*_STUDENT_ALONE, "student.gallery=own")
+"""Sets about the paper's distillation compare students that embed both sides."""
+
 
 @dataclass(frozen=True)
 class Variant:
@@ -43,7 +46,8 @@ class Experiment:
         changed = override(self.base, [*variant.changes, f"seed={seed}"])
         if changed == override(self.base, [f"seed={seed}"]):
             return changed
-        told = [change for change in variant.changes if change not in _STUDENT_ALONE]
+        hidden = _OWN_GALLERY if set(_OWN_GALLERY) <= set(variant.changes) else _STUDENT_ALONE
+        told = [change for change in variant.changes if change not in hidden]
         return changed.model_copy(update={"name": f"{self.base.name}[{', '.join(told) or 'student alone'}]"})
 
     def only(self, names: Sequence[str] | None) -> Experiment:
@@ -68,9 +72,9 @@ class Experiment:
 def _distillation(base: Recipe) -> Experiment:
     shares = (0.0, 0.25, 0.5, 0.75)
     swept = tuple(
-        Variant(f"λ = {share:g}", (f"student.distillation.ranking_share={share:g}", *_STUDENT_ALONE)) for share in shares
+        Variant(f"λ = {share:g}", (f"student.distillation.ranking_share={share:g}", *_OWN_GALLERY)) for share in shares
     )
-    direct = Variant("trained directly", ("student.distillation.ranking_share=1", *_STUDENT_ALONE), teacher=False)
+    direct = Variant("trained directly", ("student.distillation.ranking_share=1", *_OWN_GALLERY), teacher=False)
     question = "Does distillation help, and with how much of the ranking loss (λ)?"
     return Experiment("distillation", question, base, (direct, *swept), direct.name)
 
@@ -83,19 +87,28 @@ def _relations(base: Recipe) -> Experiment:
         "without positive–negative": (1, 1, 0),
     }
     variants = tuple(
-        Variant(name, (f"student.distillation.relations={list(weights)}", *_STUDENT_ALONE)) for name, weights in named.items()
+        Variant(name, (f"student.distillation.relations={list(weights)}", *_OWN_GALLERY)) for name, weights in named.items()
     )
     return Experiment("relations", "Which of the distilled relations matter?", base, variants, "all relations")
 
 
 def _rivals(base: Recipe) -> Experiment:
-    variants = [Variant("relations", _STUDENT_ALONE)]
+    variants = [Variant("relations", _OWN_GALLERY)]
     # Both rivals are of order one where L_RKD is small, so that no factor is needed.
     for kind, name in (("features", "feature regression"), ("softmax", "row softmax")):
-        changes = (f"student.distillation.kind={kind}", "student.distillation.scale=1", *_STUDENT_ALONE)
+        changes = (f"student.distillation.kind={kind}", "student.distillation.scale=1", *_OWN_GALLERY)
         variants.append(Variant(name, changes))
     question = "Do distilled relations beat regressed features and distilled row softmax?"
     return Experiment("rivals", question, base, tuple(variants), "relations")
+
+
+def _galleries(base: Recipe) -> Experiment:
+    variants = (
+        Variant("its own", ("student.gallery=own", "student.direct=false")),
+        Variant("the full network's", ("student.gallery=full", "student.direct=false")),
+    )
+    question = "Whose photo embeddings should the student's queries be compared with?"
+    return Experiment("galleries", question, base, variants, variants[0].name, "same")
 
 
 def _canvases(base: Recipe) -> Experiment:
@@ -114,7 +127,7 @@ def _resolution(base: Recipe) -> Experiment:
     def variant(name: str, sketch: int, photo: int) -> Variant:
         changes = (
             f"student.canvases=[{sketch}]", "student.canvases_per_step=null", f"student.photo_size={photo}",
-            "student.distillation.ranking_share=1", *_STUDENT_ALONE,
+            "student.distillation.ranking_share=1", *_OWN_GALLERY,
         )
         return Variant(name, changes, teacher=False)
 
@@ -187,6 +200,7 @@ EXPERIMENTS: dict[str, Callable[[Recipe], Experiment]] = {
     "distillation": _distillation,
     "relations": _relations,
     "rivals": _rivals,
+    "galleries": _galleries,
     "canvases": _canvases,
     "resolution": _resolution,
     "prices": _prices,

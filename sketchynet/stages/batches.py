@@ -104,12 +104,19 @@ def draw(
 
     The same seed and view give a sketch the same changes, whatever batch it is in.
     """
+    flips = flipped(chosen, augmentation, seed=seed, view=view)
+    generators = _generators(chosen, _SKETCH, seed=seed, view=view)
+    return augment_sketches(sketches.select(chosen), augmentation.sketch, generators, flips), flips
 
-    def generators(purpose: int) -> list[np.random.Generator]:
-        return [np.random.default_rng([seed, view, int(i), purpose]) for i in chosen]
 
-    flips = np.array([g.random() < augmentation.flip for g in generators(_FLIP)], dtype=bool)
-    return augment_sketches(sketches.select(chosen), augmentation.sketch, generators(_SKETCH), flips), flips
+def flipped(chosen: np.ndarray, augmentation: AugmentationConfig, *, seed: int, view: int) -> np.ndarray:
+    """bool (n,): which of the chosen sketches :func:`draw` flips."""
+    generators = _generators(chosen, _FLIP, seed=seed, view=view)
+    return np.array([g.random() < augmentation.flip for g in generators], dtype=bool)
+
+
+def _generators(chosen: np.ndarray, purpose: int, *, seed: int, view: int) -> list[np.random.Generator]:
+    return [np.random.default_rng([seed, view, int(i), purpose]) for i in chosen]
 
 
 def compose(
@@ -125,7 +132,7 @@ def compose(
     sketches = plan.sketches[rows]
     photos = pairs.sketch_photo[sketches]
     drawn, flips = draw(pairs.sketches, sketches, augmentation, seed=seed, view=epoch)
-    generators = [np.random.default_rng([seed, epoch, int(i), _PHOTO]) for i in sketches]
+    generators = _generators(sketches, _PHOTO, seed=seed, view=epoch)
     images = augment_photos(
         np.asarray(pairs.photos[photos]), augmentation.photo, generators, flips, plan.photo_size
     )

@@ -118,15 +118,25 @@ def principal_coordinates(teacher: dict[str, torch.Tensor], components: int) -> 
     joined = torch.cat(list(teacher.values())).double()
     kept = ~joined.isnan().any(dim=1)
     rows = joined[kept] - joined[kept].mean(dim=0)
-    wide = rows.shape[1] > rows.shape[0]
-    values, vectors = torch.linalg.eigh(rows @ rows.T if wide else rows.T @ rows)
-    order = values.argsort(descending=True)[:components]
-    values, vectors = values[order].clamp(min=0.0), vectors[:, order]
-    # Eigenvectors have no sign of their own: without one, two machines of a cluster could regress mirror images.
-    heaviest = vectors.abs().argmax(dim=0)
-    vectors = vectors * vectors[heaviest, torch.arange(vectors.shape[1])].sign()
-    found = vectors * values.sqrt() if wide else rows @ vectors
+    found = rows @ principal_directions(rows, components)
     table = torch.full((len(joined), components), float("nan"))
     table[kept] = torch.nn.functional.pad(found, (0, components - found.shape[1])).float()
     parts = table.split([len(rows) for rows in teacher.values()])
     return dict(zip(teacher, parts, strict=True))
+
+
+def principal_directions(rows: torch.Tensor, count: int) -> torch.Tensor:
+    """float64 (D, <= count): orthonormal directions of the largest second moments of rows (n, D), the largest first.
+
+    As many as there are among the first `count` with a moment above rounding, at least one.
+    """
+    rows = rows.double()
+    wide = rows.shape[1] > rows.shape[0]
+    values, vectors = torch.linalg.eigh(rows @ rows.T if wide else rows.T @ rows)
+    order = values.argsort(descending=True)[:count]
+    order = order[: max(1, int((values[order] > 1e-10 * values.max()).sum()))]
+    directions = rows.T @ vectors[:, order] if wide else vectors[:, order]
+    directions = torch.nn.functional.normalize(directions, dim=0)
+    # Eigenvectors have no sign of their own: without one, two machines of a cluster could learn mirror images.
+    heaviest = directions.abs().argmax(dim=0)
+    return directions * directions[heaviest, torch.arange(directions.shape[1])].sign()

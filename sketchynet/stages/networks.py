@@ -6,12 +6,13 @@ import os
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
 from torch import nn
 
 from sketchynet import checkpoint
 from sketchynet.config import NetworkConfig
 from sketchynet.errors import InputError
-from sketchynet.models import build_from_config
+from sketchynet.models import AsymmetricEmbedder, build_from_config
 from sketchynet.models.embedder import Classifier, Embedder, Ensemble
 from sketchynet.models.selector import CanvasSelector
 from sketchynet.models.weights import load_backbone_weights
@@ -24,6 +25,26 @@ _Embedder = TypeVar("_Embedder", bound=Embedder)
 def new_embedder(config: NetworkConfig, canvases: tuple[int, ...], weights_folder: Path | None) -> Embedder:
     """An embedder as the recipe describes it, with its backbone weights if it names any."""
     return _with_weights(Embedder(config.backbone, canvases=canvases, **_options(config)), config, weights_folder)
+
+
+def new_asymmetric(
+    config: NetworkConfig,
+    canvases: tuple[int, ...],
+    weights_folder: Path | None,
+    *,
+    photos: Embedder | Ensemble,
+    reduction: torch.Tensor | None,
+) -> AsymmetricEmbedder:
+    """An embedder of sketches as the recipe describes it, beside a network that embeds the photos.
+
+    Args:
+        reduction: float32 (Dt, D), see `AsymmetricEmbedder`; None keeps the photos' embedding as it is.
+    """
+    dim = photos.dim if reduction is None else reduction.shape[1]
+    network = AsymmetricEmbedder(config.backbone, canvases=canvases, photos=photos, dim=dim, **_options(config))
+    if network.reduction is not None and reduction is not None:
+        network.reduction.copy_(reduction)
+    return _with_weights(network, config, weights_folder)
 
 
 def new_classifier(

@@ -260,6 +260,11 @@ class Recognition:
         classes = len(self.data.category_names)
         return new_classifier(config, canvases, weights, classes=classes, dropout=self._settings.dropout)
 
+    def new_student(self, folder: RunFolder, weights: Path | None, *, distilled: bool) -> Embedder:
+        """A classifier over the student's canvases."""
+        settings = self.recipe.student
+        return self.new_network(settings.network, settings.canvases, weights)
+
     def teacher_examples(self, sketches: np.ndarray, *, seed: int) -> DrawingExamples:
         """Labels alone."""
         settings = self.recipe.teacher

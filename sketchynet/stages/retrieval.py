@@ -14,16 +14,18 @@ from sketchynet import checkpoint
 from sketchynet.config import NetworkConfig, OptimizationConfig, Recipe
 from sketchynet.data.pairs import PairedSet
 from sketchynet.models.embedder import Embedder
-from sketchynet.retrieval import accuracy, category_clearness, category_ranks, mean_reciprocal_rank
+from sketchynet.retrieval import category_clearness
 from sketchynet.stages.batches import BatchPlan, PairBatch, PairSampler, compose
 from sketchynet.stages.distillation import Objective, distillation_objective, ranking_objective
 from sketchynet.stages.embedding import EmbeddingNetwork, embed_photos, embed_sketches
 from sketchynet.stages.folds import Folds, make_folds
 from sketchynet.stages.networks import new_embedder, read_embedder
+from sketchynet.stages.ranks import ranks_of, validation_score
 from sketchynet.stages.rewards import Judge, RolloutWorker
 from sketchynet.stages.run_folder import RunFolder
 from sketchynet.stages.runtime import FrozenStudents, Runtime
-from sketchynet.stages.task import TRAIN, VALIDATION, Answers
+from sketchynet.stages.stored_gallery import GalleryExamples, new_gallery_student
+from sketchynet.stages.task import TRAIN, Answers
 from sketchynet.stages.teacher import full_network
 
 
@@ -82,49 +84,6 @@ class PairExamples:
         return validation_score(network, self._pairs, canvases=self._canvases, photo_size=self._photo_size)
 
 
-def ranks_of(
-    pairs: PairedSet, sketches: np.ndarray, queries: torch.Tensor, photos: np.ndarray, gallery: torch.Tensor
-) -> torch.Tensor:
-    """int64 (n,): rank of each sketch's photo among the gallery photos of its category, from 1.
-
-    Args:
-        sketches: int64 (n,), indices of the sketches whose embeddings are ``queries`` (n, D).
-        photos: int64 (g,) ascending, indices of the photos whose embeddings are ``gallery`` (g, D).
-    """
-    wanted = pairs.sketch_photo[sketches]
-    return category_ranks(
-        queries,
-        torch.from_numpy(pairs.categories[wanted]),
-        gallery,
-        torch.from_numpy(pairs.categories[photos]),
-        torch.from_numpy(np.searchsorted(photos, wanted)),
-    )
-
-
-def validation_score(
-    network: EmbeddingNetwork, pairs: PairedSet, *, canvases: tuple[int, ...], photo_size: int
-) -> dict[str, float]:
-    """Figures on the validation split; ``validation/score`` decides which weights are kept.
-
-    The score is the mean of Acc@1 and MRR over canvases and categories: Acc@1 is what is claimed, MRR moves
-    where Acc@1 on a small split does not.
-    """
-    photos, sketches = pairs.photo_indices(VALIDATION), pairs.sketch_indices(VALIDATION)
-    gallery = embed_photos(network, pairs, photos, photo_size)
-    figures: dict[str, float] = {}
-    scores = []
-    for canvas in canvases:
-        queries = embed_sketches(network, pairs.sketches.select(sketches), canvas)
-        ranks = ranks_of(pairs, sketches, queries, photos, gallery)
-        categories = pairs.categories[pairs.sketch_photo[sketches]]
-        by_category = [ranks[torch.from_numpy(categories == c)] for c in np.unique(categories)]
-        acc = float(np.mean([accuracy(r, 1) for r in by_category]))
-        mrr = float(np.mean([mean_reciprocal_rank(r) for r in by_category]))
-        figures |= {f"validation/acc1_{canvas}": acc, f"validation/mrr_{canvas}": mrr}
-        scores.append((acc + mrr) / 2)
-    return figures | {"validation/score": float(np.mean(scores))}
-
-
 @dataclass(frozen=True)
 class Retrieval:
     """The task of finding the photo that a sketch shows."""
@@ -149,6 +108,16 @@ class Retrieval:
         """An embedder, shared between sketch and photo."""
         return new_embedder(config, canvases, weights)
 
+    def new_student(self, folder: RunFolder, weights: Path | None, *, distilled: bool) -> Embedder:
+        """An embedder over the student's canvases: of both sides, or of sketches beside the full network."""
+        settings = self.recipe.student
+        if distilled and settings.gallery == "full":
+            return new_gallery_student(self.recipe, folder, weights)
+        network = self.new_network(settings.network, settings.canvases, weights)
+        if distilled and settings.distillation.kind == "features":
+            network.add_regressor(settings.distillation.components)
+        return network
+
     def teacher_examples(self, sketches: np.ndarray, *, seed: int) -> PairExamples:
         """Pairs under the ranking loss."""
         settings = self.recipe.teacher
@@ -165,9 +134,11 @@ class Retrieval:
 
     def student_examples(
         self, sketches: np.ndarray, folder: RunFolder, *, distilled: bool, seed: int
-    ) -> PairExamples:
-        """Pairs under the ranking loss, or under its mixture with the distilled relations."""
+    ) -> PairExamples | GalleryExamples:
+        """Pairs under the ranking loss, or under its mixture with the distilled relations; or sketches alone."""
         settings = self.recipe.student
+        if distilled and settings.gallery == "full":
+            return GalleryExamples(self.recipe, self.pairs, folder, sketches=sketches, seed=seed)
         if distilled:
             teacher = checkpoint.read_network(folder.teacher_embeddings)
             objective = distillation_objective(self.recipe, self.pairs, teacher)

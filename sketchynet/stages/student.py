@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 
 from sketchynet import checkpoint
-from sketchynet.models.embedder import Embedder
 from sketchynet.stages.batches import random_canvases
 from sketchynet.stages.run_folder import RunFolder
 from sketchynet.stages.runtime import Runtime, agreed
@@ -48,15 +47,9 @@ def train_student(
         )
         return chosen, settings.photo_size
 
-    def build() -> Embedder:
-        network = task.new_network(settings.network, settings.canvases, weights)
-        if student.distilled and settings.distillation.kind == "features":
-            network.add_regressor(settings.distillation.components)
-        return network
-
     stage = TrainingStage(
         name=student.name,
-        build=build,
+        build=lambda: task.new_student(folder, weights, distilled=student.distilled),
         examples=task.student_examples(student.sketches, folder, distilled=student.distilled, seed=seed),
         plan=plan,
         optimization=optimization,

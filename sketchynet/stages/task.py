@@ -54,6 +54,9 @@ class Task(Protocol):
     def new_network(self, config: NetworkConfig, canvases: tuple[int, ...], weights: Path | None) -> Embedder:
         """A network for this task as the recipe describes it, with its backbone weights if it names any."""
 
+    def new_student(self, folder: RunFolder, weights: Path | None, *, distilled: bool) -> Embedder:
+        """A student as the recipe describes it; a ``distilled`` one with all that its training needs."""
+
     def teacher_examples(self, sketches: np.ndarray, *, seed: int) -> Examples:
         """What a member of the full network learns from."""
 
