@@ -29,6 +29,11 @@ def test_recipes_survive_json(name: str, tmp_path) -> None:
         ("seed", "expected key=value"),
         ("augmentation.sketch.rotatoin=3", "did you mean 'rotation'"),
         ("selector.holdout=1.5", "selector.holdout: .*less than 1.*found 1.5"),
+        ("student.photo_size=96", "student.photo_size 96 must be teacher.canvas 128"),
+        ("student.network.projection=8", "student.network.projection 8 must be null"),
+        ("student.distillation.ranking_share=1", "for a student without them set student.gallery=own"),
+        ("student.distillation.kind=softmax", "needs student.distillation.kind = relations"),
+        ('student.ranking={"kind": "triplet", "mining": "semi-hard"}', "choose mining all or hard"),
     ],
 )
 def test_wrong_assignments_are_named(assignment: str, message: str) -> None:

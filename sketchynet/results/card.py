@@ -24,6 +24,8 @@ def model_card(summary: Summary) -> str:
     student, teacher = recipe.student, recipe.teacher
     canvases = " / ".join(map(str, summary.canvases))
     photos = "" if recognises else f", and for photos of {student.photo_size}"
+    if student.gallery == "full":
+        photos = f", beside the full network for photos of {student.photo_size} (its weights are in the same file)"
     selects = "v2" in summary.values["systems"]
     policy = f" A policy that reads {_READS[recipe.selector.reads]} picks the canvas of each sketch." if selects else ""
     count = "one" if teacher.members == 1 else str(teacher.members)

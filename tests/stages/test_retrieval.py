@@ -16,6 +16,7 @@ def test_objective_is_the_papers_mixture_averaged_over_canvases(share: float) ->
     """λ·L_tri + (1−λ)·L_RKD, the teacher's relations looked up by sketch and photo."""
     pairs = small_pairs()
     recipe = small_recipe(
+        "student.gallery=own",
         f"student.distillation.ranking_share={share}",
         "student.distillation.scale=2.0",
         "student.ranking.kind=triplet",
@@ -51,7 +52,7 @@ def _teacher(size: int) -> dict[str, torch.Tensor]:
 def test_row_softmax_takes_the_place_of_the_relations() -> None:
     pairs, teacher = small_pairs(), _teacher(5)
     recipe = small_recipe(
-        "student.distillation.kind=softmax", "student.distillation.ranking_share=0.25", "student.distillation.temperature=0.5",
+        "student.gallery=own", "student.distillation.kind=softmax", "student.distillation.ranking_share=0.25", "student.distillation.temperature=0.5",
         "student.distillation.scale=3.0",
     )
     sketches = np.array([0, 5, 9])
@@ -70,7 +71,7 @@ def test_row_softmax_takes_the_place_of_the_relations() -> None:
 def test_features_are_regressed_from_the_columns_behind_the_embedding() -> None:
     pairs, teacher = small_pairs(), _teacher(5)
     recipe = small_recipe(
-        "student.distillation.kind=features", "student.distillation.components=5", "student.distillation.ranking_share=0.5"
+        "student.gallery=own", "student.distillation.kind=features", "student.distillation.components=5", "student.distillation.ranking_share=0.5"
     )
     objective = distillation_objective(recipe, pairs, teacher)
     known = principal_coordinates(teacher, 5)
@@ -87,7 +88,7 @@ def test_features_are_regressed_from_the_columns_behind_the_embedding() -> None:
         _, figures = objective(sketch, pictured, sketches, photos)
         distilled = figures["loss_features"] / recipe.student.distillation.scale
         assert distilled == pytest.approx(expected, abs=1e-6)
-    alone = small_recipe("student.distillation.ranking_share=1")
+    alone = small_recipe("student.gallery=own", "student.distillation.ranking_share=1")
     ranking, _ = distillation_objective(alone, pairs, teacher)([embedded, embedded], photo, sketches, photos)
     assert figures["loss_ranking"] == pytest.approx(float(ranking), rel=1e-6)  # the columns do not rank
 
