@@ -126,7 +126,7 @@ def test_another_architectures_checkpoint_is_refused(
     shutil.copytree(finished_run, broken)
     shutil.copy(broken / "teacher-0/final/network.safetensors", broken / "student/final/network.safetensors")
     assert main(["evaluate", str(broken), "--cache", str(finished_run.parent / "cache")]) == 2
-    assert "holds another architecture than Embedder" in capsys.readouterr().err
+    assert "holds another architecture than AsymmetricEmbedder" in capsys.readouterr().err
 
 
 def test_flops_prints_the_papers_figures(capsys: pytest.CaptureFixture[str]) -> None:

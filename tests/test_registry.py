@@ -83,6 +83,6 @@ def test_the_card_says_what_the_summary_says() -> None:
     assert card.startswith("# SketchyNet: tiny, seed 0\n\nFor retrieval of photos by sketches: one ")
     assert "distilled from 2 " in card and "a map of how much ink lies where picks the canvas" in card
     assert "| SketchyNetV1 at 32 | 2.00 M | 0.1000 |" in card and "3 test queries, 4 to choose from" in card
-    assert "commit aaaaaaa, 2 CPU cores" in card
-    direct = summary_values(0, recipe=("student.distillation.ranking_share=1",))
+    assert "commit aaaaaaa, 2 CPU cores" in card and "beside the full network for photos of 32" in card
+    direct = summary_values(0, recipe=("student.gallery=own", "student.distillation.ranking_share=1"))
     assert "trained without a teacher" in model_card(Summary(direct, "here"))

@@ -46,8 +46,7 @@ class Experiment:
         changed = override(self.base, [*variant.changes, f"seed={seed}"])
         if changed == override(self.base, [f"seed={seed}"]):
             return changed
-        hidden = _OWN_GALLERY if set(_OWN_GALLERY) <= set(variant.changes) else _STUDENT_ALONE
-        told = [change for change in variant.changes if change not in hidden]
+        told = [change for change in variant.changes if change not in _OWN_GALLERY]
         return changed.model_copy(update={"name": f"{self.base.name}[{', '.join(told) or 'student alone'}]"})
 
     def only(self, names: Sequence[str] | None) -> Experiment:
@@ -104,8 +103,8 @@ def _rivals(base: Recipe) -> Experiment:
 
 def _galleries(base: Recipe) -> Experiment:
     variants = (
-        Variant("its own", ("student.gallery=own", "student.direct=false")),
-        Variant("the full network's", ("student.gallery=full", "student.direct=false")),
+        Variant("its own", _OWN_GALLERY),
+        Variant("the full network's", ("student.gallery=full", *_STUDENT_ALONE)),
     )
     question = "Whose photo embeddings should the student's queries be compared with?"
     return Experiment("galleries", question, base, variants, variants[0].name, "same")

@@ -33,7 +33,7 @@ from sketchynet.stages.systems import System
 def places(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One seed of two sets about the student (which share a configuration), and of one about the policy."""
     folder = tmp_path_factory.mktemp("experiments")
-    (folder / "small.json").write_text(small_recipe("name=small").model_dump_json())
+    (folder / "small.json").write_text(small_recipe("name=small", "student.gallery=own").model_dump_json())
     for words in (["rivals"], ["relations", "--only", "all relations"], ["policies", "--only", "both"]):
         assert main(["experiment", "run", *words, *_options(folder)]) == 0
     return folder
@@ -188,11 +188,12 @@ def test_what_a_stage_depends_on() -> None:
     assert changed("teacher.optimization.epochs=3") == set(base) - {"direct"}
     assert changed("teacher.members=2") == set(base) - {"direct", "teacher-0"}
     assert changed("student.distillation.ranking_share=0.3") == {"student", "fold-0", "fold-1", "selector"}
+    assert changed("student.gallery=own") == {"student", "fold-0", "fold-1", "selector"}
     assert changed("selector.fold_epochs=1") == {"fold-0", "fold-1", "selector"}
     assert changed("selector.hidden=9") == {"selector"} and changed("student.direct=false") == set()
     several = stage_keys(small_recipe("teacher.members=3"))
     assert len({several[f"teacher-{member}"] for member in range(3)}) == 3  # each has its own seed
-    alone = stage_keys(small_recipe("student.distillation.ranking_share=1"))
+    alone = stage_keys(small_recipe("student.gallery=own", "student.distillation.ranking_share=1"))
     assert alone["student"] == alone["direct"]  # a student that is not distilled is the directly trained one
 
 
@@ -255,7 +256,7 @@ def test_an_unfinished_run_says_how_to_go_on(tmp_path: Path) -> None:
 
 
 def test_failed_configurations_do_not_stop_the_others(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "small.json").write_text(small_recipe("name=small").model_dump_json())
+    (tmp_path / "small.json").write_text(small_recipe("name=small", "student.gallery=own").model_dump_json())
     words = ["experiment", "run", "students", *_options(tmp_path), "--only", "MobileNetV2", "SqueezeNet 1.1", "--weights", str(tmp_path)]
     assert main(words) == 2
     error = capsys.readouterr().err
