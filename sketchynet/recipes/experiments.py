@@ -13,8 +13,8 @@ from sketchynet.errors import InputError
 _STUDENT_ALONE = ("student.direct=false", "selector.train=false")
 """Sets about the student spend nothing on what they do not compare."""
 
-_OWN_GALLERY = (*_STUDENT_ALONE, "student.gallery=own")
-"""Sets about the paper's distillation compare students that embed both sides."""
+_PAPER = (*_STUDENT_ALONE, "student.gallery=own", "student.distillation.relations=[1, 1, 1]")
+"""Sets about the paper's distillation compare students that embed both sides, with all relations where not said otherwise."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Experiment:
         changed = override(self.base, [*variant.changes, f"seed={seed}"])
         if changed == override(self.base, [f"seed={seed}"]):
             return changed
-        told = [change for change in variant.changes if change not in _OWN_GALLERY]
+        told = [change for change in variant.changes if change not in _PAPER]
         return changed.model_copy(update={"name": f"{self.base.name}[{', '.join(told) or 'student alone'}]"})
 
     def only(self, names: Sequence[str] | None) -> Experiment:
@@ -71,9 +71,9 @@ class Experiment:
 def _distillation(base: Recipe) -> Experiment:
     shares = (0.0, 0.25, 0.5, 0.75)
     swept = tuple(
-        Variant(f"λ = {share:g}", (f"student.distillation.ranking_share={share:g}", *_OWN_GALLERY)) for share in shares
+        Variant(f"λ = {share:g}", (f"student.distillation.ranking_share={share:g}", *_PAPER)) for share in shares
     )
-    direct = Variant("trained directly", ("student.distillation.ranking_share=1", *_OWN_GALLERY), teacher=False)
+    direct = Variant("trained directly", ("student.distillation.ranking_share=1", *_PAPER), teacher=False)
     question = "Does distillation help, and with how much of the ranking loss (λ)?"
     return Experiment("distillation", question, base, (direct, *swept), direct.name)
 
@@ -86,16 +86,16 @@ def _relations(base: Recipe) -> Experiment:
         "without positive–negative": (1, 1, 0),
     }
     variants = tuple(
-        Variant(name, (f"student.distillation.relations={list(weights)}", *_OWN_GALLERY)) for name, weights in named.items()
+        Variant(name, (*_PAPER, f"student.distillation.relations={list(weights)}")) for name, weights in named.items()
     )
     return Experiment("relations", "Which of the distilled relations matter?", base, variants, "all relations")
 
 
 def _rivals(base: Recipe) -> Experiment:
-    variants = [Variant("relations", _OWN_GALLERY)]
+    variants = [Variant("relations", _PAPER)]
     # Both rivals are of order one where L_RKD is small, so that no factor is needed.
     for kind, name in (("features", "feature regression"), ("softmax", "row softmax")):
-        changes = (f"student.distillation.kind={kind}", "student.distillation.scale=1", *_OWN_GALLERY)
+        changes = (f"student.distillation.kind={kind}", "student.distillation.scale=1", *_PAPER)
         variants.append(Variant(name, changes))
     question = "Do distilled relations beat regressed features and distilled row softmax?"
     return Experiment("rivals", question, base, tuple(variants), "relations")
@@ -103,7 +103,7 @@ def _rivals(base: Recipe) -> Experiment:
 
 def _galleries(base: Recipe) -> Experiment:
     variants = (
-        Variant("its own", _OWN_GALLERY),
+        Variant("its own", _PAPER),
         Variant("the full network's", ("student.gallery=full", *_STUDENT_ALONE)),
     )
     question = "Whose photo embeddings should the student's queries be compared with?"
@@ -126,7 +126,7 @@ def _resolution(base: Recipe) -> Experiment:
     def variant(name: str, sketch: int, photo: int) -> Variant:
         changes = (
             f"student.canvases=[{sketch}]", "student.canvases_per_step=null", f"student.photo_size={photo}",
-            "student.distillation.ranking_share=1", *_OWN_GALLERY,
+            "student.distillation.ranking_share=1", *_PAPER,
         )
         return Variant(name, changes, teacher=False)
 
