@@ -13,8 +13,9 @@ from sketchynet.errors import InputError
 _STUDENT_ALONE = ("student.direct=false", "selector.train=false")
 """Sets about the student spend nothing on what they do not compare."""
 
-_PAPER = (*_STUDENT_ALONE, "student.gallery=own", "student.distillation.relations=[1, 1, 1]")
-"""Sets about the paper's distillation compare students that embed both sides, with all relations where not said otherwise."""
+_BOTH_SIDES = (*_STUDENT_ALONE, "student.gallery=own")
+_PAPER = (*_BOTH_SIDES, "student.distillation.relations=[1, 1, 1]")
+"""Sets about the paper's distillation compare students that embed both sides, by all relations."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ def _relations(base: Recipe) -> Experiment:
         "without positive–negative": (1, 1, 0),
     }
     variants = tuple(
-        Variant(name, (*_PAPER, f"student.distillation.relations={list(weights)}")) for name, weights in named.items()
+        Variant(name, (f"student.distillation.relations={list(weights)}", *_BOTH_SIDES)) for name, weights in named.items()
     )
     return Experiment("relations", "Which of the distilled relations matter?", base, variants, "all relations")
 

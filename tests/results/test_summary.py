@@ -33,7 +33,8 @@ from sketchynet.stages.systems import System
 def places(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One seed of two sets about the student (which share a configuration), and of one about the policy."""
     folder = tmp_path_factory.mktemp("experiments")
-    (folder / "small.json").write_text(small_recipe("name=small", "student.gallery=own").model_dump_json())
+    paper = small_recipe("name=small", "student.gallery=own", "student.distillation.relations=[1, 1, 1]")
+    (folder / "small.json").write_text(paper.model_dump_json())
     for words in (["rivals"], ["relations", "--only", "all relations"], ["policies", "--only", "both"]):
         assert main(["experiment", "run", *words, *_options(folder)]) == 0
     return folder
