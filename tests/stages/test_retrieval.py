@@ -17,6 +17,7 @@ def test_objective_is_the_papers_mixture_averaged_over_canvases(share: float) ->
     pairs = small_pairs()
     recipe = small_recipe(
         "student.gallery=own",
+        "student.distillation.relations=[1, 1, 1]",
         f"student.distillation.ranking_share={share}",
         "student.distillation.scale=2.0",
         "student.ranking.kind=triplet",

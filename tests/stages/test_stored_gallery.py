@@ -43,7 +43,7 @@ def _outputs(size: int) -> list[torch.Tensor]:
 def test_loss_is_a_loop_over_all_training_photos(tmp_path: Path, flip: float, kind: str) -> None:
     recipe, folder, full = _run(
         tmp_path, f"augmentation.flip={flip}", f"student.ranking.kind={kind}", "student.distillation.ranking_share=0.25",
-        "student.distillation.scale=3", "student.ranking.margin=0.4",
+        "student.distillation.scale=3", "student.ranking.margin=0.4", "student.distillation.relations=[0.5, 2, 1]",
     )
     pairs = small_pairs()
     fitted = pairs.sketch_indices(TRAIN)[:30]
@@ -76,7 +76,8 @@ def test_loss_is_a_loop_over_all_training_photos(tmp_path: Path, flip: float, ki
         photo = sides[int(flip_it)][places].float()
         known = tables["sketches"][SKETCHES[rows]]
         for sketch in outputs:
-            value = relational_huber(known, photo, sketch[rows], photo, content=torch.from_numpy(pairs.content[photos[places]]))
+            content = torch.from_numpy(pairs.content[photos[places]])
+            value = relational_huber(known, photo, sketch[rows], photo, content=content, weights=(0.5, 2.0, 1.0))
             relational += 3 * float(value) * len(rows) / 4 / 2
     ranking /= 8
     assert figures["loss_ranking"] == pytest.approx(ranking, rel=1e-4)
