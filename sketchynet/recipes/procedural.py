@@ -73,7 +73,7 @@ def demo() -> Recipe:
             views=2,
             gradient="expected",
             cost_weights=(0.05, 0.1),
-            budget=0.3,  # below, accuracy falls; from half of the FLOPs on, there is little left to choose
+            budget=0.48,  # validation and test drawings differ by some hundredths of it: below half on both
             optimization=OptimizationConfig(epochs=30, batch_size=128, learning_rate=5e-3, weight_decay=0.0),
         ),
     )
