@@ -279,7 +279,7 @@ class Recognition:
         )
 
     def student_examples(
-        self, sketches: np.ndarray, folder: RunFolder, *, distilled: bool, seed: int
+        self, sketches: np.ndarray, folder: RunFolder, *, distilled: bool, seed: int, device: torch.device
     ) -> DrawingExamples:
         """Labels, and when distilled the full network's logits and relations of the same views."""
         settings = self.recipe.student

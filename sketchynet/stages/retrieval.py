@@ -133,12 +133,12 @@ class Retrieval:
         )
 
     def student_examples(
-        self, sketches: np.ndarray, folder: RunFolder, *, distilled: bool, seed: int
+        self, sketches: np.ndarray, folder: RunFolder, *, distilled: bool, seed: int, device: torch.device
     ) -> PairExamples | GalleryExamples:
         """Pairs under the ranking loss, or under its mixture with the distilled relations; or sketches alone."""
         settings = self.recipe.student
         if distilled and settings.gallery == "full":
-            return GalleryExamples(self.recipe, self.pairs, folder, sketches=sketches, seed=seed)
+            return GalleryExamples(self.recipe, self.pairs, folder, sketches=sketches, seed=seed, device=device)
         if distilled:
             teacher = checkpoint.read_network(folder.teacher_embeddings)
             objective = distillation_objective(self.recipe, self.pairs, teacher)

@@ -24,7 +24,7 @@ from sketchynet.ops import pairwise_distance, relational_huber
 from sketchynet.raster import rasterize_sizes
 from sketchynet.stages.batches import BatchPlan, PairSampler, clean_photos, draw, flipped
 from sketchynet.stages.distillation import principal_directions
-from sketchynet.stages.embedding import in_chunks
+from sketchynet.stages.embedding import EmbeddingNetwork, in_chunks
 from sketchynet.stages.networks import new_asymmetric
 from sketchynet.stages.ranks import validation_score
 from sketchynet.stages.run_folder import RunFolder
@@ -60,7 +60,14 @@ class GalleryExamples:
     """
 
     def __init__(
-        self, recipe: Recipe, pairs: PairedSet, folder: RunFolder, *, sketches: np.ndarray, seed: int
+        self,
+        recipe: Recipe,
+        pairs: PairedSet,
+        folder: RunFolder,
+        *,
+        sketches: np.ndarray,
+        seed: int,
+        device: torch.device,
     ) -> None:
         """``sketches`` are those that the student is fitted on; their photos are the gallery."""
         settings = recipe.student
@@ -78,18 +85,20 @@ class GalleryExamples:
         self._sides = [tables["photos"][photos]]
         """float32 (G, D): the photos; and where sketches are flipped, their mirror images."""
         if recipe.augmentation.flip > 0:
-            self._sides.append(self._mirrored(folder, photos, reduction))
+            network = full_network(recipe, folder).to(device)
+            self._sides.append(reduced(self._mirrored(network, photos), reduction))
         self._content = torch.from_numpy(pairs.content[photos])
         self._place = np.full(len(pairs.photos), -1)
         self._place[photos] = np.arange(len(photos))
 
-    def _mirrored(self, folder: RunFolder, photos: np.ndarray, reduction: torch.Tensor | None) -> torch.Tensor:
-        network, size = full_network(self._recipe, folder), self._recipe.teacher.canvas
+    def _mirrored(self, network: EmbeddingNetwork, photos: np.ndarray) -> torch.Tensor:
+        """float32 (G, Dt): the full network's embeddings of the photos' mirror images."""
+        size = self._recipe.teacher.canvas
 
         def chunk(rows: np.ndarray, device: torch.device) -> tuple[torch.Tensor]:
             return (network.embed_photos(clean_photos(self._pairs, photos[rows], size).flip(2).to(device)),)
 
-        return reduced(in_chunks(network, len(photos), chunk)[0], reduction)
+        return in_chunks(network, len(photos), chunk)[0]
 
     def epoch(self, epoch: int) -> list[np.ndarray]:
         """Every photo once, with one of its sketches."""

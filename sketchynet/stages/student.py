@@ -47,10 +47,13 @@ def train_student(
         )
         return chosen, settings.photo_size
 
+    examples = task.student_examples(
+        student.sketches, folder, distilled=student.distilled, seed=seed, device=runtime.device
+    )
     stage = TrainingStage(
         name=student.name,
         build=lambda: task.new_student(folder, weights, distilled=student.distilled),
-        examples=task.student_examples(student.sketches, folder, distilled=student.distilled, seed=seed),
+        examples=examples,
         plan=plan,
         optimization=optimization,
         seed=seed,

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+import torch
 
 from sketchynet.config import NetworkConfig, Recipe
 from sketchynet.data.labelled import Drawings, LabelledSet
@@ -60,8 +61,13 @@ class Task(Protocol):
     def teacher_examples(self, sketches: np.ndarray, *, seed: int) -> Examples:
         """What a member of the full network learns from."""
 
-    def student_examples(self, sketches: np.ndarray, folder: RunFolder, *, distilled: bool, seed: int) -> Examples:
-        """What a student learns from; ``distilled``: besides the labels, from what the full network said."""
+    def student_examples(
+        self, sketches: np.ndarray, folder: RunFolder, *, distilled: bool, seed: int, device: torch.device
+    ) -> Examples:
+        """What a student learns from; ``distilled``: besides the labels, from what the full network said.
+
+        ``device`` is where the full network is asked, if it is asked again.
+        """
 
     def store_teacher(self, runtime: Runtime, folder: RunFolder) -> None:
         """Asks the full network about every training drawing, once, for distillation."""

@@ -162,7 +162,7 @@ def test_the_full_network_is_asked_about_the_views_that_students_see(tmp_path: P
     assert stored["logits"][:, data.split != 0].isnan().all() and stored["logits"][:, train].isfinite().all()
     member = read_embedder(folder.final("teacher-0"))
     assert isinstance(member, Classifier)
-    examples = task.student_examples(train, folder, distilled=True, seed=500)
+    examples = task.student_examples(train, folder, distilled=True, seed=500, device=torch.device("cpu"))
     for epoch in (0, 1, 3):
         (canvas,) = examples.compose(BatchPlan(train[:5], (32,), 0), epoch=epoch, rows=np.arange(5))
         with torch.no_grad():
