@@ -19,6 +19,7 @@ CHANGES = (
     "student.canvases=[16, 32]",
     "student.canvases_per_step=null",
     "student.photo_size=32",
+    "student.gallery=full",
     "student.optimization.epochs=2",
     "student.optimization.batch_size=12",
     "selector.hidden=8",

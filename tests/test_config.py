@@ -38,7 +38,7 @@ def test_recipes_survive_json(name: str, tmp_path) -> None:
 )
 def test_wrong_assignments_are_named(assignment: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        override(find_recipe("demo"), [assignment])
+        override(find_recipe("procedural"), [assignment])
 
 
 def test_assignments_reach_nested_fields() -> None:

@@ -134,7 +134,7 @@ def _differences(
             other = system if by_canvas else reference.largest if reference else ""
             gap = _gap(pooled, system, reference, other)
             if gap is not None:
-                yield variant, gap
+                yield f"{variant}, at {size}" if by_canvas and len(pooled.canvases) > 1 else variant, gap
 
 
 def _validation(pooled: Pool, stage: str, key: str) -> str:
