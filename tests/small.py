@@ -19,7 +19,6 @@ CHANGES = (
     "student.canvases=[16, 32]",
     "student.canvases_per_step=null",
     "student.photo_size=32",
-    "student.gallery=full",
     "student.optimization.epochs=2",
     "student.optimization.batch_size=12",
     "selector.hidden=8",
@@ -34,8 +33,8 @@ CHANGES = (
 
 
 def small_recipe(*changes: str) -> Recipe:
-    """The demo recipe at test size, with further ``key=value`` changes."""
-    return override(find_recipe("demo"), [*CHANGES, *changes])
+    """The demo recipe at test size, its student in the full network's gallery, with further ``key=value`` changes."""
+    return override(find_recipe("demo"), [*CHANGES, "student.gallery=full", *changes])
 
 
 @lru_cache(maxsize=1)
