@@ -66,8 +66,8 @@ def test_autocast_changes_no_distance() -> None:
 
 
 def _worker(rank: int, meeting: str) -> None:
-    """One of two processes. It ends without the interpreter's clearing up: there, once in some hundred runs on a busy
-    machine, a thread of gloo's that is not joined aborted a process that had finished.
+    """One of two processes. It ends without the interpreter's clearing up: there, twice on a busy machine, a
+    thread that was not joined aborted a process that had finished (gloo's, it seems; never reproduced).
     """
     dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=2)
     torch.set_num_threads(1)
