@@ -15,7 +15,7 @@ from torch import Tensor
 from sketchynet.errors import InputError
 from sketchynet.ops import match_rank, nearest
 from sketchynet.ops.checks import require_finite
-from sketchynet.ops.gallery import check_targets
+from sketchynet.ops.gallery import check_target_rows, check_targets
 
 _FEW = 64  # distinct values up to which counting them is faster than drawing queries
 
@@ -47,7 +47,8 @@ def category_ranks(
             f"every row needs a category: {len(queries)} queries and {len(gallery)} photos have "
             f"{tuple(query_category.shape)} and {tuple(gallery_category.shape)}"
         )
-    check_targets("category_ranks", target, len(queries), len(gallery), queries.device)
+    check_targets("category_ranks", target, len(queries), queries.device)
+    check_target_rows("category_ranks", target, len(gallery))
     astray = query_category != gallery_category[target]
     if bool(astray.any()):
         row = int(astray.nonzero()[0, 0])

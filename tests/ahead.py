@@ -35,7 +35,8 @@ def compile_for(
     aligned = {
         (place,): [["tt.divisibility", 16]]
         for place, name in enumerate(names)
-        if signature[name].startswith("*") or name.startswith("stride") or name in ("B", "D", "Dt", "Ds", "G", "W", "width", "capacity")
+        if signature[name] != "constexpr"
+        and (signature[name].startswith("*") or name.startswith("stride") or name in ("B", "D", "Dt", "Ds", "G", "W", "Wt", "width", "capacity"))
     }
     source = ASTSource(fn=kernel, signature=signature, constexprs=constants, attrs=aligned)
     target = GPUTarget("cuda", architecture, 32)

@@ -54,7 +54,8 @@ class GalleryRows:
                 f"{operator}: queries lie on {self._device}, the gallery on {held}: move the queries there, or the "
                 "gallery to the CPU, from where it streams to any device"
             )
-        self._moves = held != self._device
+        self.moves = held != self._device
+        """Whether rows are copied to the device."""
 
     def __len__(self) -> int:
         return len(self._gallery)
@@ -78,7 +79,7 @@ class GalleryRows:
         while ends[-1] < len(self):
             ends.append(min(ends[-1] + min(size, (start or size) * 8 ** (len(ends) - 1)), len(self)))
         spans = list(pairwise(ends))
-        if self._moves and self._device.type == "cuda":
+        if self.moves and self._device.type == "cuda":
             yield from self._ahead(spans)
             return
         for first, last in spans:
@@ -108,12 +109,16 @@ class GalleryRows:
         require_finite(self._operator, "gallery", rows, first, len(self))
 
 
-def check_targets(operator: str, target: Tensor, queries: int, gallery: int, device: torch.device) -> None:
-    """InputError unless target is int64 (queries,), numbers rows of the gallery, and lies on the device."""
+def check_targets(operator: str, target: Tensor, queries: int, device: torch.device) -> None:
+    """InputError unless target is int64 (queries,) and lies on the device."""
     if target.shape != (queries,) or target.dtype != torch.int64:
         raise InputError(f"{operator}: target must be int64 ({queries},); got {target.dtype} {tuple(target.shape)}")
     if target.device != device:
         raise InputError(f"{operator}: target lies on {target.device}, queries on {device}: move it with .to(device)")
+
+
+def check_target_rows(operator: str, target: Tensor, gallery: int) -> None:
+    """InputError unless all are rows of the gallery. Waits for the device."""
     outside = (target < 0) | (target >= gallery)
     if bool(outside.any()):
         row = int(outside.nonzero()[0, 0])

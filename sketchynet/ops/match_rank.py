@@ -14,7 +14,7 @@ from torch import Tensor
 from sketchynet.ops.backend import choose_backend
 from sketchynet.ops.bounds import bounds, exact_squared, row_squares
 from sketchynet.ops.checks import require_finite, require_floats
-from sketchynet.ops.gallery import Gallery, GalleryRows, check_targets
+from sketchynet.ops.gallery import Gallery, GalleryRows, check_target_rows, check_targets
 from sketchynet.ops.pairwise_distance import accumulating
 
 CHUNK_ELEMENTS = 1 << 21
@@ -103,7 +103,7 @@ def match_rank(queries: Tensor, gallery: Gallery, target: Tensor, *, backend: st
     with torch.autocast(queries.device.type, enabled=False):
         require_floats("match_rank", queries=queries)
         rows = GalleryRows("match_rank", queries, gallery)
-        check_targets("match_rank", target, len(queries), len(rows), queries.device)
+        check_targets("match_rank", target, len(queries), queries.device)
         chosen = choose_backend(backend, queries)
         if len(queries) == 0:
             return target.new_zeros(0)
@@ -111,6 +111,7 @@ def match_rank(queries: Tensor, gallery: Gallery, target: Tensor, *, backend: st
             from sketchynet.ops.kernels.match_rank import match_rank_triton
 
             return match_rank_triton(queries, rows, target)
+        check_target_rows("match_rank", target, len(rows))
         require_finite("match_rank", "query", queries)
         if queries.device.type == "cpu" and queries.dtype != torch.float64:
             return _match_rank_native(queries, rows, target)

@@ -125,25 +125,34 @@ def distance_gradients(
     return grad_x, grad_y
 
 
-def _distances_apart(x: Tensor, y: Tensor, squared: bool, triton: bool) -> tuple[Tensor, bool]:
-    """Distances float32 (float64 of float64) of x (B, D) and y (G, D), and whether it is known that no pair is near."""
+def _distances_apart(x: Tensor, y: Tensor, squared: bool, triton: bool) -> tuple[Tensor, Tensor, bool]:
+    """Distances float32 (float64 of float64) of x (B, D) and y (G, D); of the kernels, also the rows' squared norms
+    (B + G,), else empty; and whether it is known that no pair is near."""
+    none = x.new_empty(0, dtype=torch.float32)
     if len(x) == 0 or len(y) == 0:
-        return x.new_empty((len(x), len(y)), dtype=accumulating(x[:0]).dtype), True
+        return x.new_empty((len(x), len(y)), dtype=accumulating(x[:0]).dtype), none, True
     with torch.autocast(x.device.type, enabled=False):
         if triton:
             from sketchynet.ops.kernels.pairwise_distance import pairwise_distance_triton
 
-            return pairwise_distance_triton(x, y, squared), False
+            return *pairwise_distance_triton(x, y, squared), False
         distance, apart = distances_apart(accumulating(x), accumulating(y))
-        return distance.square_() if squared else distance, apart
+        return distance.square_() if squared else distance, none, apart
 
 
-def _distances(x: Tensor, y: Tensor, squared: bool, triton: bool) -> Tensor:
-    return _distances_apart(x, y, squared, triton)[0]
+def _distances(x: Tensor, y: Tensor, squared: bool, triton: bool) -> tuple[Tensor, Tensor]:
+    return _distances_apart(x, y, squared, triton)[:2]
 
 
 def _gradients(
-    grad: Tensor, x: Tensor, y: Tensor, distance: Tensor, squared: bool, triton: bool, apart: bool = False
+    grad: Tensor,
+    x: Tensor,
+    y: Tensor,
+    distance: Tensor,
+    norms: Tensor,
+    squared: bool,
+    triton: bool,
+    apart: bool = False,
 ) -> tuple[Tensor, Tensor]:
     if distance.numel() == 0:
         return torch.zeros_like(x), torch.zeros_like(y)
@@ -151,7 +160,7 @@ def _gradients(
         if triton:
             from sketchynet.ops.kernels.pairwise_distance import pairwise_gradients_triton
 
-            return pairwise_gradients_triton(grad, x, y, distance, squared)
+            return pairwise_gradients_triton(grad, x, y, distance, norms, squared)
         length = distance.sqrt() if squared and not apart else distance
         grad_x, grad_y = distance_gradients(
             grad, accumulating(x), accumulating(y), length, squared=squared, apart=apart
@@ -166,15 +175,15 @@ class _Distances(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, y: Tensor, squared: bool, triton: bool) -> Tensor:
         ctx.squared, ctx.triton = squared, triton
-        distance, ctx.apart = _distances_apart(x, y, squared, triton)
-        ctx.save_for_backward(x, y, distance)
+        distance, norms, ctx.apart = _distances_apart(x, y, squared, triton)
+        ctx.save_for_backward(x, y, distance, norms)
         return distance
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, y, distance = ctx.saved_tensors
-        return *_gradients(grad, x, y, distance, ctx.squared, ctx.triton, ctx.apart), None, None
+        x, y, distance, norms = ctx.saved_tensors
+        return *_gradients(grad, x, y, distance, norms, ctx.squared, ctx.triton, ctx.apart), None, None
 
 
 _operator = torch.library.custom_op("sketchynet::pairwise_distance", _distances, mutates_args=())
@@ -182,34 +191,39 @@ _backward_operator = torch.library.custom_op("sketchynet::pairwise_distance_back
 
 
 @_operator.register_fake
-def _(x: Tensor, y: Tensor, squared: bool, triton: bool) -> Tensor:
+def _(x: Tensor, y: Tensor, squared: bool, triton: bool) -> tuple[Tensor, Tensor]:
     dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
-    return x.new_empty((x.shape[0], y.shape[0]), dtype=dtype)
+    norms = x.shape[0] + y.shape[0] if triton else 0
+    return x.new_empty((x.shape[0], y.shape[0]), dtype=dtype), x.new_empty(norms, dtype=torch.float32)
 
 
 @_backward_operator.register_fake
 def _(
-    grad: Tensor, x: Tensor, y: Tensor, distance: Tensor, squared: bool, triton: bool, apart: bool = False
+    grad: Tensor, x: Tensor, y: Tensor, distance: Tensor, norms: Tensor, squared: bool, triton: bool, apart: bool = False
 ) -> tuple[Tensor, Tensor]:
     return torch.empty_like(x), torch.empty_like(y)
 
 
 def _setup(ctx, inputs, output) -> None:
     x, y, ctx.squared, ctx.triton = inputs
-    ctx.save_for_backward(x, y, output)
+    ctx.save_for_backward(x, y, *output)
+    ctx.mark_non_differentiable(output[1])
+    ctx.set_materialize_grads(False)  # no zeros for what is not differentiable
 
 
-def _backward(ctx, grad: Tensor):
-    x, y, distance = ctx.saved_tensors
-    return *_backward_operator(grad, x, y, distance, ctx.squared, ctx.triton), None, None
+def _backward(ctx, grad: Tensor | None, _):
+    if grad is None:
+        return None, None, None, None
+    return *_backward_operator(grad, *ctx.saved_tensors, ctx.squared, ctx.triton), None, None
 
 
 _operator.register_autograd(_backward, setup_context=_setup)
 
 
 def _matrix(x: Tensor, y: Tensor, squared: bool, triton: bool) -> Tensor:
-    call = _operator if torch.compiler.is_compiling() else _Distances.apply
-    return call(x, y, squared, triton)
+    if torch.compiler.is_compiling():
+        return _operator(x, y, squared, triton)[0]
+    return _Distances.apply(x, y, squared, triton)
 
 
 def pairwise_distance_eager(x: Tensor, y: Tensor, *, metric: str = "euclidean") -> Tensor:

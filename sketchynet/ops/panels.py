@@ -154,12 +154,6 @@ def _own_photo(
     return sums, apart * pull[..., None]
 
 
-def gradient_type(dtype: torch.dtype) -> torch.dtype:
-    """Type in which gradients of embeddings wait for the factor from above: float16 would flush what a loss scale, which
-    multiplies later, saves; bfloat16 has the range."""
-    return torch.float32 if dtype == torch.float16 else dtype
-
-
 def numbered(content: Tensor) -> tuple[Tensor, Tensor]:
     """What photos show, as numbers below B, and how many ordered pairs show different things, float64 ().
 

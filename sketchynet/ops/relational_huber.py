@@ -27,7 +27,7 @@ from sketchynet.errors import InputError
 from sketchynet.ops.backend import choose_backend
 from sketchynet.ops.checks import require_finite_on_cpu, require_same, widest
 from sketchynet.ops.pairwise_distance import accumulating, pairwise_distance_eager, row_distance
-from sketchynet.ops.panels import gradient_type, numbered, relational_panels
+from sketchynet.ops.panels import numbered, relational_panels
 
 
 def relational_huber_eager(
@@ -81,7 +81,7 @@ def _over_triplets(
     return _mean_huber(teacher, relations(*embeddings[2:]), weights, delta, normalize)
 
 
-def _loss_and_gradients(
+def _loss_and_pulls(
     teacher_sketch: Tensor,
     teacher_photo: Tensor,
     student_sketch: Tensor,
@@ -92,28 +92,48 @@ def _loss_and_gradients(
     normalize: bool,
     gradients: bool,
     triton: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The loss with its gradients of student_sketch (K, B, Ds) and student_photo (empty unless asked for)."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The loss, and what `_gradients` makes those of student_sketch (K, B, Ds) and student_photo of, which has no
+    length unless they are asked for."""
     embeddings = (teacher_sketch, teacher_photo, student_sketch, student_photo)
     count, device = len(student_photo), student_photo.device
     with torch.autocast(device.type, enabled=False):
         if triton:
             from sketchynet.ops.kernels.relational_huber import relational_triton
 
-            if content is None:
-                pairs = torch.full((), float(count * count - count), device=device)
-            else:
+            pairs = None
+            if content is not None:
                 content, different = numbered(content)
                 content, pairs = content.int(), different.float()
-            return relational_triton(embeddings, content, pairs, tuple(weights), delta, normalize, gradients)
+            return relational_triton(embeddings, content, pairs, weights, delta, normalize, gradients)
         if content is None:
             content = torch.arange(count, device=device)
-        return relational_panels(embeddings, content, tuple(weights), delta, normalize, gradients)
+        loss, sketches, photos = relational_panels(embeddings, content, tuple(weights), delta, normalize, gradients)
+        return loss, sketches, photos, loss.new_empty(0)
 
 
-def _scaled(grad: Tensor, gradient: Tensor, dtype: torch.dtype) -> Tensor:
-    """grad · gradient, rounded to a type in the same pass."""
-    return torch.mul(grad, gradient, out=torch.empty_like(gradient, dtype=dtype))
+def _gradients(
+    grad: Tensor,
+    student_sketch: Tensor,
+    student_photo: Tensor,
+    of_sketches: Tensor,
+    of_photos: Tensor,
+    notes: Tensor,
+    weights: Sequence[float],
+    delta: float,
+    triton: bool,
+) -> tuple[Tensor, Tensor]:
+    """Gradients of student_sketch (K, B, Ds) and student_photo, in their type, given that of the loss."""
+    if triton:
+        from sketchynet.ops.kernels.relational_huber import relational_gradients_triton
+
+        return relational_gradients_triton(
+            grad, student_sketch, student_photo, of_sketches, of_photos, notes, weights, delta
+        )
+    dtype = student_photo.dtype
+    # Multiplied and rounded in the same pass.
+    sketch, photo = (torch.mul(grad, t, out=torch.empty_like(t, dtype=dtype)) for t in (of_sketches, of_photos))
+    return sketch, photo
 
 
 class _Loss(torch.autograd.Function):
@@ -121,19 +141,19 @@ class _Loss(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> Tensor:
-        loss, *gradients = _loss_and_gradients(*arguments)
-        ctx.dtype = arguments[3].dtype
-        ctx.save_for_backward(*gradients)
+        loss, *pulls = _loss_and_pulls(*arguments)
+        ctx.options = *arguments[5:7], arguments[9]
+        ctx.save_for_backward(*arguments[2:4], *pulls)
         return loss
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        sketch, photo = (_scaled(grad, gradient, ctx.dtype) for gradient in ctx.saved_tensors)
-        return None, None, sketch, photo, *(None,) * 6
+        return None, None, *_gradients(grad, *ctx.saved_tensors, *ctx.options), *(None,) * 6
 
 
-_operator = torch.library.custom_op("sketchynet::relational_huber", _loss_and_gradients, mutates_args=())
+_operator = torch.library.custom_op("sketchynet::relational_huber", _loss_and_pulls, mutates_args=())
+_backward_operator = torch.library.custom_op("sketchynet::relational_huber_backward", _gradients, mutates_args=())
 
 
 @_operator.register_fake
@@ -142,25 +162,39 @@ def _(
 ):
     dtype = torch.float64 if student_photo.dtype == torch.float64 else torch.float32
     loss = student_photo.new_empty((), dtype=dtype)
-    if gradients:
-        held = gradient_type(student_photo.dtype) if triton else dtype
-        return loss, torch.empty_like(student_sketch, dtype=held), torch.empty_like(student_photo, dtype=held)
-    return loss, loss.new_empty(0), loss.new_empty(0)
+    none = loss.new_empty(0)
+    if not gradients:
+        return loss, none, none.clone(), none.clone()
+    if not triton:
+        return (
+            loss,
+            torch.empty_like(student_sketch, dtype=dtype),
+            torch.empty_like(student_photo, dtype=dtype),
+            none,
+        )
+    from sketchynet.ops.kernels.relational_huber import shapes_of_pulls
+
+    shapes = shapes_of_pulls(student_sketch.shape, student_photo.dtype, weights, normalize)
+    return loss, *(loss.new_empty(shape) for shape in shapes)
+
+
+@_backward_operator.register_fake
+def _(grad, student_sketch, student_photo, of_sketches, of_photos, notes, weights, delta, triton):
+    return torch.empty_like(student_sketch), torch.empty_like(student_photo)
 
 
 def _setup(ctx, inputs, output) -> None:
-    _, sketch_gradient, photo_gradient = output
-    ctx.dtype = inputs[3].dtype
-    ctx.save_for_backward(sketch_gradient, photo_gradient)
-    ctx.mark_non_differentiable(sketch_gradient, photo_gradient)
+    _, *pulls = output
+    ctx.options = *inputs[5:7], inputs[9]
+    ctx.save_for_backward(*inputs[2:4], *pulls)
+    ctx.mark_non_differentiable(*pulls)
     ctx.set_materialize_grads(False)  # no zeros for what is not differentiable
 
 
 def _backward(ctx, grad: Tensor | None, *_):
     if grad is None:
         return (None,) * 10
-    sketch, photo = (_scaled(grad, gradient, ctx.dtype) for gradient in ctx.saved_tensors)
-    return None, None, sketch, photo, *(None,) * 6
+    return None, None, *_backward_operator(grad, *ctx.saved_tensors, *ctx.options), *(None,) * 6
 
 
 _operator.register_autograd(_backward, setup_context=_setup)

@@ -30,81 +30,85 @@ KERNELS: dict[str, tuple[Any, Any, dict[str, str], dict[str, Any]]] = {
         {"x": F, "y": F, "x_norms": F, "y_norms": F, "out": F, "flags": B8},
         {"NEAR_SHARE": 0.015625, "SQUARED": False, "STEP": 16, "ACROSS": 8},
     ),
+    "norms": (
+        pairwise_distance.norms_kernel,
+        {"BP": 4, "BD": 256},
+        {"x": H, "y": H, "norms": F, "flags": B8},
+        {},
+    ),
     "weight": (
         pairwise_distance.weight_kernel,
         {"BN": 128},
-        {"grad": F, "distance": F, "x_norms": F, "y_norms": F, "weights": F, "flags": B8},
-        {"NEAR_SHARE": 0.015625, "SQUARED": False, "TILE": 32},
-    ),
-    "pack": (
-        pairwise_distance.pack_kernel,
-        {"BP": 4, "BD": 256},
-        {"rows": H, "packed": H, "norms": F},
-        {"PACK": True},
+        {name: F for name in ("grad", "distance", "norms", "weights", "row_sums", "column_sums")} | {"flags": B8},
+        {"NEAR_SHARE": 0.015625, "SQUARED": False, "ROUND": True, "TILE": 32},
     ),
     "gradient": (
         pairwise_distance.gradient_kernel,
         {"BF": 128, "BD": 128},
-        {"own": H, "other": H, "products": F, "grad": F, "distance": F, "own_norms": F, "other_norms": F}
-        | {"flags": B8, "out": H},
+        {name: H for name in ("x", "y", "x_gradient", "y_gradient")}
+        | {name: F for name in ("x_products", "y_products", "row_sums", "column_sums", "grad", "distance", "norms")}
+        | {"flags": B8},
         {"NEAR_SHARE": 0.015625, "SQUARED": False, "TILE": 32},
     ),
     "huber": (
         relational_huber.huber_kernel,
         relational_huber.huber_tuned,
         {name: H for name in ("t_rows", "t_columns", "s_rows", "s_columns", "weights")}
-        | {name: F for name in ("t_norms", "t_norms_columns", "s_norms", "s_norms_columns", "scales", "sums")}
+        | {name: F for name in ("notes", "sums", "row_sums", "column_sums")}
         | {"content": I, "delta": "fp32", "share": "fp32", "floor": "fp32"},
-        {"LOSS": True, "STORE": True, "UNIT": False, "MIRROR": True, "UNIQUE": True, "EVEN": True}
-        | {"T_PRECISION": "tf32", "S_PRECISION": "tf32", "SIZE": 1},
+        {"AMONG": True, "LOSS": True, "STORE": True, "UNIT": False, "MIRROR": True, "UNIQUE": True, "ROUND": False}
+        | {"EVEN": True, "T_PRECISION": "tf32", "S_PRECISION": "tf32", "SIZE": 1},
     ),
     "prepare": (
         relational_huber.prepare_kernel,
         {"BP": 4, "BD": 256},
-        {name: H for name in ("t_sketch", "t_photo", "s_sketch", "s_photo", "packed")}
-        | {name: F for name in ("t_norms", "s_norms", "t_own", "s_own")},
-        {},
+        {name: H for name in ("t_sketch", "t_photo", "s_sketch", "s_photo", "t_packed", "s_packed")}
+        | {name: F for name in ("pairs", "notes")},
+        {"UNIQUE": True},
     ),
-    "total": (
-        relational_huber.total_kernel,
-        {"BP": 1024},
-        {name: F for name in ("t_own", "s_own", "cross", "among", "scales", "pair", "out")}
+    "collect": (
+        relational_huber.collect_kernel,
+        {"CROSS_BM": 128, "CROSS_BN": 128, "AMONG_BM": 64, "AMONG_BN": 128, "BT": 32, "BP": 128, "BL": 1024},
+        {f"{name}_{what}": F for name in ("cross", "among") for what in ("sums", "rows", "columns")}
+        | {"notes": F, "out": F, "totals": F64}
         | {name: "fp32" for name in ("delta", "own_share", "cross_share", "among_share")},
-        {},
+        {"STORE": True, "MIRROR": True, "FIRST": True, "LAST": True},
     ),
     "finish": (
         relational_huber.finish_kernel,
         {"BP": 4, "BD": 256},
-        {name: F for name in ("sketch_products", "photo_products", "t_own", "s_own", "scales", "pair")}
-        | {"packed": H, "sketch_gradient": F, "photo_gradient": F, "delta": "fp32", "own_share": "fp32"},
-        {},
+        {name: H for name in ("s_sketch", "s_photo", "sketch_gradient", "photo_gradient")}
+        | {name: F for name in ("upstream", "sketch_products", "photo_products", "notes")}
+        | {"delta": "fp32", "own_share": "fp32"},
+        {"CROSS": True, "PULLED": True},
     ),
     "count": (
         match_rank.count_kernel,
         match_rank.count_tuned,
-        {"queries": H, "rows": H, "above": F, "below": F, "low": F, "high": F}
-        | {"counts": I, "marks": I},
-        {"SPLIT": False, "EVEN": True, "SIZE": 1},
+        {"queries": H, "rows": H, "middles": F, "slacks": F, "low": F, "high": F}
+        | {"counts": I, "flags": B8, "marks": I},
+        {"SPLIT": False, "EVEN": True, "ROWS": 256, "SIZE": 1},
     ),
     "decide": (
         match_rank.decide_kernel,
-        {"BP": 16, "BD": 512, "BS": 16, "BW": 1024},
-        {"queries": H, "true_rows": H, "rows": H, "counts": I, "marks": I, "listed": L, "ranks": L},
-        {},
+        {"BP": 4, "BD": 256, "BS": 64, "BW": 512},
+        {"queries": H, "true_rows": H, "rows": H, "counts": I, "flags": B8, "marks": I, "flagged": I, "listed": L}
+        | {"ranks": L},
+        {"PER": 8},
     ),
     "rows": (
         match_rank.rows_kernel,
         {"BP": 16, "BD": 128},
-        {"rows": F, "parts": H, "squares": F64, "above": F, "below": F, "bad": L}
+        {"rows": F, "parts": H, "squares": F64, "middles": F, "slacks": F, "bad": L}
         | {"share": "fp32", "flushed": "fp32"},
-        {"SPLIT": True, "BOUNDED": True},
+        {"SPLIT": True, "BOUNDED": True, "ROWS": 256},
     ),
     "cuts": (
         match_rank.cuts_kernel,
         {"BD": 128},
-        {"queries": H, "true_rows": H, "low": F, "high": F, "bad": L}
+        {"queries": H, "true_rows": H, "target": L, "low": F, "high": F, "ranks": L, "bad": L, "astray": L}
         | {"share": "fp32", "flushed": "fp32"},
-        {},
+        {"SPLIT": False},
     ),
     "candidates": (
         nearest.candidates_kernel,
@@ -159,6 +163,16 @@ def test_compiles_within_limits(name: str, architecture: int) -> None:
     _in_limits(report, architecture)
     if not isinstance(KERNELS[name][1], dict):  # matrix products run on the tensor cores
         assert ("wgmma.mma_async" if architecture == 90 else "mma.sync") in report.ptx
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_compiles_for_single_rows(name: str) -> None:
+    """Triton makes whole numbers of 1 constants of a kernel: code that takes them for values would not compile."""
+    kernel, tuned, types, constants = KERNELS[name]
+    blocks, warps, stages = _configs(name)[-1]
+    given = constants | blocks | (tuned if isinstance(tuned, dict) else {"DESCRIBED": False})
+    ones = {argument: 1 for argument in kernel.arg_names if argument not in given and argument not in types}
+    compile_for(90, kernel, types, given | ones, warps=warps, stages=stages)
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ from torch import Tensor
 from sketchynet.ops.kernels.pairwise_distance import squared_norms
 from sketchynet.ops.kernels.tiles import (
     Tuned,
+    cdiv,
     config,
     described,
     dot_tile,
@@ -86,7 +87,7 @@ def hard_negatives_triton(sketch: Tensor, photo: Tensor, content: Tensor, mining
     own = (apart.square_().sum(dim=1) - squared_norms(sketch)) / 2.0
     out = torch.empty(S, dtype=torch.int64, device=sketch.device)
     negatives_tuned.launch(
-        lambda meta: (triton.cdiv(S, meta["BM"]),),
+        lambda meta: (cdiv(S, meta["BM"]),),
         operand(sketch), operand(photo), half_norms, own, content, out, S, B, D, sketch.stride(0), photo.stride(0),
         SEMI=mining == "semi-hard", EVEN=D % 64 == 0, DESCRIBED=described(sketch.device),
         PRECISION=precision_of(sketch.dtype), SIZE=size_class(S, B),

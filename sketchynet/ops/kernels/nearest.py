@@ -31,7 +31,17 @@ from sketchynet.ops.kernels.match_rank import (
     measured,
     splits,
 )
-from sketchynet.ops.kernels.tiles import Tuned, config, described, operand, rows_in_place, size_class
+from sketchynet.ops.kernels.tiles import (
+    Tuned,
+    cdiv,
+    config,
+    described,
+    launch,
+    operand,
+    power_of_two,
+    rows_in_place,
+    size_class,
+)
 from sketchynet.ops.nearest import START, Best, Nearest
 
 MOST = 128
@@ -173,14 +183,15 @@ def _take_in(
     listed = torch.empty((B, capacity), dtype=torch.int32, device=device)
     squared = torch.empty((B, capacity), dtype=torch.float64, device=device)
     candidates_tuned.launch(
-        lambda meta: (triton.cdiv(B, meta["BM"]), splits(B, n, meta, device)),
+        lambda meta: (cdiv(B, meta["BM"]), splits(B, n, meta, device)),
         operand(parts), operand(chunk_parts), bound.above, bound.below, cut, (2.0 * bound.query).float(),
         counts, listed,
         B, n, D, half_width(D), parts.stride(0), chunk_parts.stride(0), capacity,
-        SPLIT=split, EVEN=D % 128 == 0, DESCRIBED=described(device), BUCKETS=max(16, triton.next_power_of_2(k)),
+        SPLIT=split, EVEN=D % 128 == 0, DESCRIBED=described(device), BUCKETS=max(16, power_of_two(k)),
         SIZE=size_class(B, n),
     )  # fmt: skip
-    list_distances_kernel[(B,)](
+    launch(
+        list_distances_kernel, (B,),
         queries.rows, chunk, counts, listed, squared, D, queries.rows.stride(0), chunk.stride(0), capacity,
         BP=16, BD=128,
     )  # fmt: skip

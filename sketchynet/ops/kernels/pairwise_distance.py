@@ -4,8 +4,9 @@ Shapes: B rows of x, G rows of y, D embedding size; a program computes a (BM, BN
 
 Forward, `distance_kernel` goes through the Gram matrix and notes the tiles that hold a near pair (d² < NEAR · n), and
 `near_kernel` visits these alone and computes their near pairs from differences, in sub-tiles of SUB × SUB. Backward,
-`weight_kernel` makes weights w of the pairs, two matrix products sum w·y and w·x, with the sums of w along in a column
-of ones, and `gradient_kernel` takes x·Σw - Σ w·y, adding near pairs from differences.
+`weight_kernel` makes weights w of the pairs and sums them by rows and columns of its tiles, two matrix products sum w·y
+and w·x, and `gradient_kernel` takes x·Σw - Σ w·y, adding near pairs from differences. (Sums of w from a column of ones
+behind y would make the products up to twice as slow: their width would be a multiple of no tile.)
 """
 
 from __future__ import annotations
@@ -17,19 +18,26 @@ from torch import Tensor
 
 from sketchynet.ops.kernels.tiles import (
     Tuned,
+    as_tf32,
+    cdiv,
     config,
     described,
     dot_tile,
     float32_product,
+    launch,
     operand,
     precision_of,
     rows_in_place,
     size_class,
+    wide,
 )
 from sketchynet.ops.pairwise_distance import NEAR
 
 SUB = 16
-TILE = 32
+ACROSS = 64
+"""Sub-tiles that a program of `near_kernel` looks through."""
+TILE, ACROSS_TILE = 32, 128
+"""Rows and columns of a tile of weights."""
 
 
 @triton.jit
@@ -87,8 +95,12 @@ def near_kernel(
     k = tl.arange(0, BK)
     i = tl.program_id(0) * STEP + tl.arange(0, STEP)
     row = (i % B).to(tl.int64)
-    for sub in range(tl.program_id(1) * ACROSS, min(tl.program_id(1) * ACROSS + ACROSS, sub_tiles)):
-        if tl.load(flags + tl.program_id(0).to(tl.int64) * stride_flags + sub) != 0:
+    line = flags + tl.program_id(0).to(tl.int64) * stride_flags
+    across = tl.program_id(1) * ACROSS + tl.arange(0, ACROSS)
+    some = tl.max(tl.load(line + across, mask=across < sub_tiles, other=0).to(tl.int32), axis=0)
+    past = tl.where(some > 0, min(tl.program_id(1) * ACROSS + ACROSS, sub_tiles), 0)
+    for sub in range(tl.program_id(1) * ACROSS, past):
+        if tl.load(line + sub) != 0:
             j = sub * STEP + tl.arange(0, STEP)
             column = (j % G).to(tl.int64)
             place = out + row[:, None] * G + column[None, :]
@@ -110,14 +122,44 @@ def near_kernel(
 
 
 @triton.jit
+def norms_kernel(
+    x, y,  # (B, D), (G, D)
+    norms,  # float32 (B + G,): squared
+    flags,  # int8, set to zero
+    B, G, D, stride_x, stride_y, flag_count,
+    BP: tl.constexpr, BD: tl.constexpr,
+):  # fmt: skip
+    """Programs for the rows of x, then for those of y."""
+    program, of_x = tl.program_id(0), tl.cdiv(B, BP)
+    second = program >= of_x
+    i = tl.where(second, program - of_x, program) * BP + tl.arange(0, BP)
+    real = i < tl.where(second, G, B)
+    row = tl.where(real, i, 0).to(tl.int64)
+    rows = tl.where(second, y + row * stride_y, x + row * stride_x)
+    norm = tl.zeros((BP,), dtype=tl.float32)
+    for start in range(0, D, BD):
+        d = start + tl.arange(0, BD)
+        value = tl.load(rows[:, None] + d[None, :], mask=(d < D)[None, :], other=0.0).to(tl.float32)
+        norm += tl.sum(value * value, axis=1)
+    tl.store(norms + tl.where(second, B, 0) + i, norm, mask=real)
+    part = tl.cdiv(flag_count, tl.num_programs(0))
+    for start in range(0, part, BD):
+        place = start + tl.arange(0, BD)
+        flag = program * part + place
+        tl.store(flags + flag, tl.zeros((BD,), dtype=tl.int8), mask=(place < part) & (flag < flag_count))
+
+
+@triton.jit
 def weight_kernel(
     grad,  # (B, G), any strides
     distance,  # float32 (B, G)
-    x_norms, y_norms,  # float32 (B,), (G,): squared
+    norms,  # float32 (B + G,): squared
     weights,  # (B, G): ∂L/∂d / d, or 2 ∂L/∂d² of squares; zero for near pairs
+    row_sums, column_sums,  # float32 (G / BN, B), (B / TILE, G) up to rounding: of the weights, by tiles
     flags,  # int8 (B / TILE, G / TILE) up to rounding: tiles with a near pair
     B, G, grad_row, grad_column, stride_flags,
     NEAR_SHARE: tl.constexpr, SQUARED: tl.constexpr,
+    ROUND: tl.constexpr,  # the weights will be multiplied in TF32
     TILE: tl.constexpr, BN: tl.constexpr,
 ):  # fmt: skip
     i = tl.program_id(0) * TILE + tl.arange(0, TILE)
@@ -127,65 +169,71 @@ def weight_kernel(
     pull = tl.load(grad + row * grad_row + column * grad_column, mask=inside, other=0.0).to(tl.float32)
     found = tl.load(distance + row * G + column, mask=inside, other=0.0)
     squared = found if SQUARED else found * found
-    size = tl.load(x_norms + i % B)[:, None] + tl.load(y_norms + j % G)[None, :]
+    size = tl.load(norms + i % B)[:, None] + tl.load(norms + B + j % G)[None, :]
     near = (squared < NEAR_SHARE * size) & (squared > 0.0)
     weight = 2.0 * pull if SQUARED else pull / tl.where(found > 0.0, found, 1.0)
     weight = tl.where(near | (found <= 0.0), 0.0, weight)
-    tl.store(weights + row * G + column, weight.to(weights.dtype.element_ty), mask=inside)
+    narrow = (as_tf32(weight) if ROUND else weight).to(weights.dtype.element_ty)
+    tl.store(weights + row * G + column, narrow, mask=inside)
+    counted = narrow.to(tl.float32)
+    tl.store(row_sums + tl.program_id(1).to(tl.int64) * B + i, tl.sum(counted, axis=1), mask=i < B)
+    tl.store(column_sums + tl.program_id(0).to(tl.int64) * G + j, tl.sum(counted, axis=0), mask=j < G)
     flag = tl.max(tl.max(tl.reshape((near & inside).to(tl.int32), (TILE, BN // TILE, TILE)), axis=2), axis=0)
     tile = tl.program_id(1) * (BN // TILE) + tl.arange(0, BN // TILE)
     tl.store(flags + tl.program_id(0) * stride_flags + tile, flag.to(tl.int8), mask=tile * TILE < G)
 
 
 @triton.jit
-def pack_kernel(
-    rows,  # (n, D)
-    packed,  # (n, W): the rows, with 1 behind each and zeros up to W; written where PACK
-    norms,  # float32 (n,): squared
-    n, D, W, stride,
-    PACK: tl.constexpr, BP: tl.constexpr, BD: tl.constexpr,
-):  # fmt: skip
-    i = tl.program_id(0) * BP + tl.arange(0, BP)
-    row = (i % n).to(tl.int64)[:, None]
-    norm = tl.zeros((BP,), dtype=tl.float32)
-    for start in range(0, W, BD):
-        d = start + tl.arange(0, BD)[None, :]
-        x = tl.load(rows + row * stride + d, mask=d < D, other=0.0).to(tl.float32)
-        norm += tl.sum(x * x, axis=1)
-        if PACK:
-            with_one = tl.where(d == D, 1.0, x).to(packed.dtype.element_ty)
-            tl.store(packed + row * W + d, with_one, mask=d < W)
-    tl.store(norms + i, norm, mask=i < n)
-
-
-@triton.jit
 def gradient_kernel(
-    own, other,  # (n, D), (m, D)
-    products,  # float32 (n, W): of the weights with the others, and at column D of the weights with ones
-    grad, distance,  # float32, with the own row first: see the strides
-    own_norms, other_norms,  # float32 (n,), (m,)
+    x, y,  # (B, D), (G, D)
+    x_products, y_products,  # float32 (B, D), (G, D): of the weights with the other rows
+    row_sums, column_sums,  # float32 (parts_x, B), (parts_y, G): of the weights
+    grad, distance,  # (B, G)
+    norms,  # float32 (B + G,): squared
     flags,  # int8
-    out,  # (n, D)
-    n, m, D, W, stride_own, stride_other, grad_own, grad_other, distance_own, distance_other, flags_own, flags_other,
+    x_gradient, y_gradient,  # (B, D), (G, D)
+    B, G, D, stride_x, stride_y, parts_x, parts_y, grad_row, grad_column, stride_flags,
     NEAR_SHARE: tl.constexpr, SQUARED: tl.constexpr,
     TILE: tl.constexpr, BF: tl.constexpr, BD: tl.constexpr,
 ):  # fmt: skip
-    """x·Σw - Σ w·y, and what near pairs pull, from differences."""
-    i = tl.program_id(0) * TILE + tl.arange(0, TILE)
+    """x·Σw - Σ w·y, and what near pairs pull, from differences; programs for the rows of x, then for those of y."""
+    tiles_x, tiles_y = tl.cdiv(B, TILE), tl.cdiv(G, TILE)
+    second = tl.program_id(0) >= tiles_x
+    tile = tl.program_id(0) - (tiles_x if second else 0)
+    own, other, products, sums, out = x, y, x_products, row_sums, x_gradient
+    n, m, parts, tiles = wide(B), wide(G), wide(parts_x), wide(tiles_y)
+    stride_own, stride_other = wide(stride_x), wide(stride_y)
+    own_norms, other_norms = norms, norms + B
+    distance_own, distance_other = wide(G), wide(1)
+    grad_own, grad_other = wide(grad_row), wide(grad_column)
+    flags_own, flags_other = wide(stride_flags), wide(1)
+    if second:
+        own, other, products, sums, out = y, x, y_products, column_sums, y_gradient
+        n, m, parts, tiles = wide(G), wide(B), wide(parts_y), wide(tiles_x)
+        stride_own, stride_other = stride_other, stride_own
+        own_norms, other_norms = other_norms, own_norms
+        distance_own, distance_other = distance_other, distance_own
+        grad_own, grad_other = grad_other, grad_own
+        flags_own, flags_other = flags_other, flags_own
+    i = tile * TILE + tl.arange(0, TILE)
     d = tl.program_id(1) * BD + tl.arange(0, BD)
-    row = (i % n).to(tl.int64)[:, None]
+    row = (i % n).to(tl.int64)
     held = (i < n)[:, None] & (d < D)[None, :]
-    x = tl.load(own + row * stride_own + d[None, :], mask=held, other=0.0).to(tl.float32)
-    total = tl.load(products + row * W + D)
-    result = total * x - tl.load(products + row * W + d[None, :], mask=held, other=0.0)
-    tiles = tl.cdiv(m, TILE)
+    total = tl.zeros((TILE,), dtype=tl.float32)
+    for start in range(0, parts, TILE):
+        part = start + tl.arange(0, TILE)
+        some = tl.load(sums + part.to(tl.int64)[:, None] * n + row[None, :], mask=(part < parts)[:, None], other=0.0)
+        total += tl.sum(some, axis=0)
+    row = row[:, None]
+    ours = tl.load(own + row * stride_own + d[None, :], mask=held, other=0.0).to(tl.float32)
+    result = total[:, None] * ours - tl.load(products + row * D + d[None, :], mask=held, other=0.0)
     for start in range(0, tiles, BF):
-        tile = start + tl.arange(0, BF)
-        line = flags + tl.program_id(0).to(tl.int64) * flags_own
-        some = tl.load(line + tile.to(tl.int64) * flags_other, mask=tile < tiles, other=0).to(tl.int32)
-        if tl.max(some, axis=0) > 0:
+        across = start + tl.arange(0, BF)
+        line = flags + tile * flags_own
+        flagged = tl.load(line + across * flags_other, mask=across < tiles, other=0).to(tl.int32)
+        if tl.max(flagged, axis=0) > 0:
             for number in range(start, min(start + BF, tiles)):
-                if tl.load(line + (number + tl.zeros((), tl.int64)) * flags_other) != 0:
+                if tl.load(line + number * flags_other) != 0:
                     j = number * TILE + tl.arange(0, TILE)
                     column = (j % m).to(tl.int64)[None, :]
                     pull = tl.load(grad + row * grad_own + column * grad_other).to(tl.float32)
@@ -198,8 +246,8 @@ def gradient_kernel(
                     for k in range(TILE):
                         one = tl.sum(tl.where((tl.arange(0, TILE) == k)[None, :], weight, 0.0), axis=1)
                         at = other + ((number * TILE + k) % m).to(tl.int64) * stride_other
-                        y = tl.load(at + d, mask=d < D, other=0.0).to(tl.float32)
-                        result += one[:, None] * (x - y[None, :])
+                        theirs = tl.load(at + d, mask=d < D, other=0.0).to(tl.float32)
+                        result += one[:, None] * (ours - theirs[None, :])
     tl.store(out + row * D + d[None, :], result.to(out.dtype.element_ty), mask=held)
 
 
@@ -217,47 +265,45 @@ distance_tuned = Tuned(
 )
 
 
-def _pack(rows: Tensor, dtype: torch.dtype | None) -> tuple[Tensor, Tensor]:
-    """The rows in a type with ones behind them (empty without a type), and squared norms float32 (n,)."""
-    (n, D), width = rows.shape, 0
-    if dtype is not None:
-        line = 16 // dtype.itemsize
-        width = (D // line + 1) * line
-    packed = torch.empty((n, width), dtype=dtype, device=rows.device)
-    norms = torch.empty(n, dtype=torch.float32, device=rows.device)
-    pack_kernel[(triton.cdiv(n, 4),)](
-        rows, packed, norms, n, D, width if width else D, rows.stride(0), PACK=width > 0, BP=4, BD=256
-    )
-    return packed, norms
+def _measured(x: Tensor, y: Tensor, flags: Tensor) -> Tensor:
+    """Squared norms float32 (B + G,) of x and y; the flags are set to zero."""
+    (B, D), G = x.shape, len(y)
+    norms = torch.empty(B + G, dtype=torch.float32, device=x.device)
+    launch(
+        norms_kernel, (cdiv(B, 4) + cdiv(G, 4),),
+        x, y, norms, flags, B, G, D, x.stride(0), y.stride(0), flags.numel(), BP=4, BD=256,
+    )  # fmt: skip
+    return norms
 
 
 def squared_norms(rows: Tensor) -> Tensor:
     """float32 (n,)."""
-    return _pack(rows, None)[1]
+    return _measured(rows, rows[:0], torch.empty(0, dtype=torch.int8, device=rows.device))
 
 
-def pairwise_distance_triton(x: Tensor, y: Tensor, squared: bool) -> Tensor:
-    """float32 (B, G) of x (B, D) and y (G, D), B, G, D ≥ 1."""
+def pairwise_distance_triton(x: Tensor, y: Tensor, squared: bool) -> tuple[Tensor, Tensor]:
+    """float32 (B, G) of x (B, D) and y (G, D), B, G, D ≥ 1, and the rows' squared norms, for the gradients."""
     x, y = rows_in_place(x), rows_in_place(y)
     (B, D), G = x.shape, len(y)
     out = torch.empty((B, G), dtype=torch.float32, device=x.device)
-    flags = torch.zeros((triton.cdiv(B, SUB), triton.cdiv(G, SUB)), dtype=torch.int8, device=x.device)
-    shared = (squared_norms(x), squared_norms(y), out, flags, B, G, D, x.stride(0), y.stride(0), flags.shape[1])
+    flags = torch.empty((cdiv(B, SUB), cdiv(G, SUB)), dtype=torch.int8, device=x.device)
+    norms = _measured(x, y, flags)
+    shared = (norms, norms[B:], out, flags, B, G, D, x.stride(0), y.stride(0), flags.shape[1])
     distance_tuned.launch(
-        lambda meta: (triton.cdiv(B, meta["BM"]) * triton.cdiv(G, meta["BN"]),),
+        lambda meta: (cdiv(B, meta["BM"]) * cdiv(G, meta["BN"]),),
         operand(x), operand(y), *shared,
         NEAR_SHARE=NEAR, SQUARED=squared, EVEN=D % 64 == 0, DESCRIBED=described(x.device),
         PRECISION=precision_of(x.dtype), STEP=SUB, SIZE=size_class(B, G),
     )  # fmt: skip
-    across = 8
-    near_kernel[(flags.shape[0], triton.cdiv(flags.shape[1], across))](
-        x, y, *shared, flags.shape[1], NEAR_SHARE=NEAR, SQUARED=squared, STEP=SUB, ACROSS=across, BK=32
-    )
-    return out
+    launch(
+        near_kernel, (flags.shape[0], cdiv(flags.shape[1], ACROSS)),
+        x, y, *shared, flags.shape[1], NEAR_SHARE=NEAR, SQUARED=squared, STEP=SUB, ACROSS=ACROSS, BK=32,
+    )  # fmt: skip
+    return out, norms
 
 
 def pairwise_gradients_triton(
-    grad: Tensor, x: Tensor, y: Tensor, distance: Tensor, squared: bool
+    grad: Tensor, x: Tensor, y: Tensor, distance: Tensor, norms: Tensor, squared: bool
 ) -> tuple[Tensor, Tensor]:
     """Gradients of x (B, D) and y (G, D), in their types, given that of the distances (B, G).
 
@@ -265,25 +311,25 @@ def pairwise_gradients_triton(
     has not the range that weights may need.
     """
     x, y = rows_in_place(x), rows_in_place(y)
-    (B, G), D = distance.shape, x.shape[1]
+    (B, G), D, device = distance.shape, x.shape[1], x.device
     dtype = torch.bfloat16 if x.dtype == torch.bfloat16 else torch.float32
-    (x_packed, x_norms), (y_packed, y_norms) = _pack(x, dtype), _pack(y, dtype)
-    weights = torch.empty((B, G), dtype=dtype, device=x.device)
-    flags = torch.empty((triton.cdiv(B, TILE), triton.cdiv(G, TILE)), dtype=torch.int8, device=x.device)
-    weight_kernel[(flags.shape[0], triton.cdiv(G, 128))](
-        grad, distance, x_norms, y_norms, weights, flags, B, G, grad.stride(0), grad.stride(1), flags.stride(0),
-        NEAR_SHARE=NEAR, SQUARED=squared, TILE=TILE, BN=128,
+    weights = torch.empty((B, G), dtype=dtype, device=device)
+    tiles, across = (cdiv(B, TILE), cdiv(G, TILE)), cdiv(G, ACROSS_TILE)
+    flags = torch.empty(tiles, dtype=torch.int8, device=device)
+    row_sums = torch.empty((across, B), dtype=torch.float32, device=device)
+    column_sums = torch.empty((tiles[0], G), dtype=torch.float32, device=device)
+    launch(
+        weight_kernel, (tiles[0], across),
+        grad, distance, norms, weights, row_sums, column_sums, flags, B, G, *grad.stride(), tiles[1],
+        NEAR_SHARE=NEAR, SQUARED=squared, ROUND=dtype == torch.float32 and precision_of(dtype) == "tf32",
+        TILE=TILE, BN=ACROSS_TILE,
     )  # fmt: skip
-    gradients = []
-    for own, other, product, norms, turn in (
-        (x, y, float32_product(weights, y_packed), (x_norms, y_norms), 1),
-        (y, x, float32_product(weights.T, x_packed), (y_norms, x_norms), -1),
-    ):
-        gradients.append(torch.empty((len(own), D), dtype=own.dtype, device=own.device))
-        strides = [stride for matrix in (grad, distance, flags) for stride in matrix.stride()[::turn]]
-        gradient_kernel[(triton.cdiv(len(own), TILE), triton.cdiv(D, 128))](
-            own, other, product, grad, distance, *norms, flags, gradients[-1],
-            len(own), len(other), D, product.shape[1], own.stride(0), other.stride(0), *strides,
-            NEAR_SHARE=NEAR, SQUARED=squared, TILE=TILE, BF=128, BD=128,
-        )  # fmt: skip
-    return gradients[0], gradients[1]
+    x_products, y_products = float32_product(weights, y.to(dtype)), float32_product(weights.T, x.to(dtype))
+    x_gradient, y_gradient = (torch.empty((len(t), D), dtype=t.dtype, device=device) for t in (x, y))
+    launch(
+        gradient_kernel, (tiles[0] + tiles[1], cdiv(D, 128)),
+        x, y, x_products, y_products, row_sums, column_sums, grad, distance, norms, flags, x_gradient, y_gradient,
+        B, G, D, x.stride(0), y.stride(0), across, tiles[0], *grad.stride(), tiles[1],
+        NEAR_SHARE=NEAR, SQUARED=squared, TILE=TILE, BF=128, BD=128,
+    )  # fmt: skip
+    return x_gradient, y_gradient

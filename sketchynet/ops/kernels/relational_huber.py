@@ -1,22 +1,24 @@
 """Triton kernels of `relational_huber`: both networks' distances, a tile at a time, and the gradient from products.
 
-Shapes: B pairs, K canvases, Dt and Ds embedding sizes, R rows of a panel; a program computes a (BM, BN) tile for all
-canvases: the teacher's distances once, then each canvas's.
+Shapes: B pairs, K canvases, Dt and Ds embedding sizes, Wt and W these rounded up to 16 bytes, R rows of a panel; a
+program computes a (BM, BN) tile for all canvases: the teacher's distances once, then each canvas's.
 
 A tile's distances live in registers alone. What leaves the kernel is the tile's share of the sums and, where the
 gradient is wanted, the weights w = ∂L/∂d / d in the type of the embeddings, (K + 1, R, B), the photos' relation
-behind the canvases. A row x is pulled by Σ w(x - y) = x·Σw - Σ w·y, so that two matrix products give all gradients:
-of the weights with the photos, and of the transposed weights with sketches and photos. Sums of weights come along
-in a column of ones behind the embeddings. Weights are kept times the number of pairs: half precision would flush
-them to zero otherwise.
+behind the canvases, with their sums by rows and columns. A row x is pulled by Σ w(x - y) = x·Σw - Σ w·y, so that two
+matrix products give all gradients: of the weights with the photos, and of the transposed weights with sketches and
+photos. (Sums from a column of ones behind the embeddings made the products a fifth slower: their width was a multiple
+of no tile.) Weights are kept times the number of pairs: half precision would flush them to zero otherwise.
 
-Kernels by the order in which they run: `prepare_kernel`, `huber_kernel` for each relation, `total_kernel`,
-`finish_kernel`. Rows go in as few panels as hold no more weights than three times the embeddings' elements.
+Kernels by the order in which they run: `prepare_kernel`; for each panel `huber_kernel`, a relation at a time, and
+`collect_kernel`; backward `finish_kernel`. Rows go in as few panels as hold no more weights than three times the
+embeddings' elements.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -26,65 +28,88 @@ from torch import Tensor
 
 from sketchynet.ops.kernels.tiles import (
     Tuned,
+    as_tf32,
+    cdiv,
     config,
     described,
     dot_tile,
     float32_product,
+    launch,
     operand,
     precision_of,
     rows_in_place,
     size_class,
+    wide,
 )
 from sketchynet.ops.pairwise_distance import product_error
-from sketchynet.ops.panels import gradient_type
 
 PANEL_SHARE = 3
 """A panel's weights have at most so many times the elements of all embeddings."""
+HEAD = tl.constexpr(64)
+"""Where the rows of the notes begin.
+
+Notes are what kernels hand on, float32: 1 / unit of the teacher's and of the student's distances, ∂L/∂d through that
+unit (times pairs), and 1 / pairs; from HEAD on rows of B numbers: squared norms of the teacher's sketches and photos
+(2), of the student's sketches and photos (K + 1), the distances of sketches to their photos, the teacher's (1) and the
+student's (K), taken from differences, and the sums of the weights that pull the student's sketches and photos (K + 1).
+"""
 
 
 @triton.jit
 def prepare_kernel(
     t_sketch, t_photo,  # (B, Dt)
     s_sketch, s_photo,  # (K, B, Ds), (B, Ds)
-    packed,  # (K + 1, B, W): the student's sketches, then its photos, each with 1 behind it and zeros up to W
-    t_norms, s_norms,  # float32 (2, B), (K + 1, B): squared
-    t_own, s_own,  # float32 (B,), (K, B): distances of sketches to their photos, from differences
-    B, K, Dt, Ds, W,
+    pairs,  # float32 (): ordered pairs of different photos, unless UNIQUE
+    t_packed, s_packed,  # (2, B, Wt), (K + 1, B, W): sketches, then photos, with zeros up to the width
+    notes,
+    B, K, Dt, Ds, Wt, W,
     stride_ts, stride_tp, stride_k, stride_s, stride_p,
-    BP: tl.constexpr, BD: tl.constexpr,
+    UNIQUE: tl.constexpr, BP: tl.constexpr, BD: tl.constexpr,
 ):  # fmt: skip
+    if tl.program_id(0) == 0:
+        count = (wide(B) * (B - 1)).to(tl.float32) if UNIQUE else tl.load(pairs)
+        tl.store(notes, 1.0)
+        tl.store(notes + 1, 1.0)
+        tl.store(notes + 2, 0.0)
+        tl.store(notes + 3, 1.0 / tl.maximum(count, 1.0))
     i = tl.program_id(0) * BP + tl.arange(0, BP)
     real = i < B
     row = tl.where(real, i, 0).to(tl.int64)
+    line = notes + HEAD + row
     sketch_norm, photo_norm, own = tl.zeros((BP,), tl.float32), tl.zeros((BP,), tl.float32), tl.zeros((BP,), tl.float32)
-    for start in range(0, Dt, BD):
+    for start in range(0, Wt, BD):
         d = start + tl.arange(0, BD)
         held = real[:, None] & (d < Dt)[None, :]
-        x = tl.load(t_sketch + row[:, None] * stride_ts + d[None, :], mask=held, other=0.0).to(tl.float32)
-        y = tl.load(t_photo + row[:, None] * stride_tp + d[None, :], mask=held, other=0.0).to(tl.float32)
+        x = tl.load(t_sketch + row[:, None] * stride_ts + d[None, :], mask=held, other=0.0)
+        y = tl.load(t_photo + row[:, None] * stride_tp + d[None, :], mask=held, other=0.0)
+        into = t_packed + row[:, None] * Wt + d[None, :]
+        room = real[:, None] & (d < Wt)[None, :]
+        tl.store(into, x, mask=room)
+        tl.store(into + wide(B) * Wt, y, mask=room)
+        x, y = x.to(tl.float32), y.to(tl.float32)
         sketch_norm += tl.sum(x * x, axis=1)
         photo_norm += tl.sum(y * y, axis=1)
         own += tl.sum((x - y) * (x - y), axis=1)
-    tl.store(t_norms + i, sketch_norm, mask=real)
-    tl.store(t_norms + B + i, photo_norm, mask=real)
-    tl.store(t_own + i, tl.sqrt(own), mask=real)
+    tl.store(line, sketch_norm, mask=real)
+    tl.store(line + B, photo_norm, mask=real)
+    tl.store(line + (K + 3) * B, tl.sqrt(own), mask=real)
     for k in range(K + 1):
         norm, own = tl.zeros((BP,), tl.float32), tl.zeros((BP,), tl.float32)
         canvas = row * 0 + k
         drawn = s_sketch + canvas * stride_k + row * stride_s
         rows = tl.where(canvas == K, s_photo + row * stride_p, drawn)
-        into = packed + (canvas * B + row) * W
+        into = s_packed + (canvas * B + row) * W
         for start in range(0, W, BD):
             d = start + tl.arange(0, BD)
             held = real[:, None] & (d < Ds)[None, :]
-            x = tl.load(rows[:, None] + d[None, :], mask=held, other=0.0).to(tl.float32)
+            x = tl.load(rows[:, None] + d[None, :], mask=held, other=0.0)
             y = tl.load(s_photo + row[:, None] * stride_p + d[None, :], mask=held, other=0.0).to(tl.float32)
-            with_one = tl.where((d == Ds)[None, :], 1.0, x).to(packed.dtype.element_ty)
-            tl.store(into[:, None] + d[None, :], with_one, mask=real[:, None] & (d < W)[None, :])
+            tl.store(into[:, None] + d[None, :], x, mask=real[:, None] & (d < W)[None, :])
+            x = x.to(tl.float32)
             norm += tl.sum(x * x, axis=1)
             own += tl.sum((x - y) * (x - y), axis=1)
-        tl.store(s_norms + k * B + i, norm, mask=real)
-        tl.store(s_own + k * B + i, tl.sqrt(own), mask=real & (k < K))
+        tl.store(line + (k + 2) * B, norm, mask=real)
+        tl.store(line + (k + K + 4) * B, tl.sqrt(own), mask=real & (k < K))
 
 
 @triton.jit
@@ -102,23 +127,24 @@ def counted_pairs(
 
 @triton.jit
 def huber_kernel(
-    t_rows, t_columns,  # (B, Dt): operands, teacher
-    s_rows, s_columns,  # (K·B, Ds), (B, Ds): operands, student
-    t_norms, t_norms_columns,  # float32 (B,): squared
-    s_norms, s_norms_columns,  # float32 (K·B,), (B,)
+    t_rows, t_columns,  # operands: the teacher's (2·B, Wt)
+    s_rows, s_columns,  # operands: the student's ((K + 1)·B, W)
     content,  # int32 (B,), unless UNIQUE
-    scales,  # float32 (3,): 1 / unit of teacher and of student, ∂L/∂d through the unit, times pairs
-    sums,  # float32 (tiles, 2): Huber's loss and h'·d, or the distances of teacher and student
-    weights,  # (K, R, B), written where STORE
-    first, R, B, K, Dt, Ds,  # the R rows from `first` on, of every canvas, against all
-    stride_t, stride_tc, stride_s, stride_sc,
+    notes,
+    sums,  # float32 (programs, 2): Huber's loss and h'·d, or the distances of teacher and student
+    weights,  # (canvases, R, B), written where STORE
+    row_sums, column_sums,  # float32 (tiles across, canvases, R), (tiles down, canvases, B): of the weights, by tiles
+    first, R, B, K, Wt, W,  # the R rows from `first` on, of every canvas, against all
+    stride_t, stride_s,
     delta, share,  # share: weight of the relation; twice that of the photos', whose pairs pull both ways
     floor,  # d² below floor · (|x|² + |y|²) is rounding: weights are bounded there
+    AMONG: tl.constexpr,  # photos among each other, else sketches with photos
     LOSS: tl.constexpr,  # else sums of distances
     STORE: tl.constexpr,
     UNIT: tl.constexpr,  # h'·d is asked for
-    MIRROR: tl.constexpr,  # rows and columns are the same and all here: a pair is computed once and written twice
+    MIRROR: tl.constexpr,  # photos, and all rows are here: a pair is computed once and written twice
     UNIQUE: tl.constexpr,  # no two photos show the same
+    ROUND: tl.constexpr,  # the weights will be multiplied in TF32
     EVEN: tl.constexpr, DESCRIBED: tl.constexpr, T_PRECISION: tl.constexpr, S_PRECISION: tl.constexpr,
     SIZE: tl.constexpr,  # class of sizes, for tuning alone
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, GROUP: tl.constexpr,
@@ -129,33 +155,37 @@ def huber_kernel(
     height = min(tiles_r - top, GROUP)
     tile_r = top + program % (GROUP * tiles_c) % height
     tile_c = program % (GROUP * tiles_c) // height
+    first_sum = 0.0
+    second_sum = 0.0
     if (tile_c + 1) * BN > (tile_r * BM if MIRROR else 0):  # a tile below the diagonal is another's mirror image
+        canvases = 1 if AMONG else K
         i = tile_r * BM + tl.arange(0, BM)
         j = tile_c * BN + tl.arange(0, BN)
         # Outside of the batch norms are -inf, distances therefore zero: they count for nothing without a mask.
-        row, column, outside = first + i, j, float("-inf")
-        t_size = tl.load(t_norms + row, mask=i < R, other=outside)[:, None]
-        t_size += tl.load(t_norms_columns + column, mask=j < B, other=outside)[None, :]
+        outside = float("-inf")
+        t_norms, s_norms = notes + HEAD, notes + HEAD + 2 * B
+        t_first = first + (B if AMONG else 0)
+        t_size = tl.load(t_norms + t_first + i, mask=i < R, other=outside)[:, None]
+        t_size += tl.load(t_norms + B + j, mask=j < B, other=outside)[None, :]
         zeros = tl.zeros((BM, BN), dtype=tl.float32)
         product = dot_tile(
-            t_rows, t_columns, first + tile_r * BM, tile_c * BN, B, B, stride_t, stride_tc, 0, 0, Dt, zeros,
+            t_rows, t_columns, t_first + tile_r * BM, B + tile_c * BN, 2 * B, 2 * B, stride_t, stride_t, 0, 0, Wt, zeros,
             BM, BN, BK, EVEN, DESCRIBED, T_PRECISION,
         )  # fmt: skip
-        t_scale, s_scale, through = tl.load(scales), tl.load(scales + 1), tl.load(scales + 2)
+        t_scale, s_scale, through = tl.load(notes), tl.load(notes + 1), tl.load(notes + 2)
         target = tl.sqrt(tl.maximum(t_size - 2.0 * product, 0.0)) * t_scale
         target = tl.where(counted_pairs(i, j, first, B, content, MIRROR, UNIQUE), target, 0.0)
-        first_sum = 0.0
-        second_sum = 0.0
         both = 2.0 if MIRROR else 1.0
         if not LOSS:
             first_sum += tl.sum(target) * both
-        for k in range(K):
+        for k in range(canvases):
+            s_first = (K if AMONG else k) * B + first
             product = dot_tile(
-                s_rows, s_columns, k * B + first + tile_r * BM, tile_c * BN, K * B, B, stride_s, stride_sc, 0, 0, Ds,
-                zeros, BM, BN, BK, EVEN, DESCRIBED, S_PRECISION,
+                s_rows, s_columns, s_first + tile_r * BM, K * B + tile_c * BN, (K + 1) * B, (K + 1) * B,
+                stride_s, stride_s, 0, 0, W, zeros, BM, BN, BK, EVEN, DESCRIBED, S_PRECISION,
             )  # fmt: skip
-            size = tl.load(s_norms + k * B + row, mask=i < R, other=outside)[:, None]
-            size += tl.load(s_norms_columns + column, mask=j < B, other=outside)[None, :]
+            size = tl.load(s_norms + s_first + i, mask=i < R, other=outside)[:, None]
+            size += tl.load(s_norms + K * B + j, mask=j < B, other=outside)[None, :]
             squared = tl.maximum(size - 2.0 * product, 0.0)
             # The mask is made anew for each canvas: kept through the products it would take a register an element.
             squared = tl.where(counted_pairs(i, j, first, B, content, MIRROR, UNIQUE), squared, 0.0)
@@ -169,96 +199,185 @@ def huber_kernel(
                 if UNIT:
                     second_sum += tl.sum(slope * distance) * both
                 if STORE:
-                    weight = tl.where(squared > 0.0, (through - slope * (share * s_scale)) * root, 0.0)
-                    narrow = weight.to(weights.dtype.element_ty)
-                    place = weights + (i + k * R).to(tl.int64)[:, None] * B + j[None, :]
+                    pull = -slope * (share * s_scale)
+                    if AMONG:
+                        pull += through
+                    weight = tl.where(squared > 0.0, pull * root, 0.0)
+                    narrow = (as_tf32(weight) if ROUND else weight).to(weights.dtype.element_ty)
+                    slot = weights + wide(k) * R * B
+                    place = slot + wide(tile_r) * BM * B + tile_c * BN
+                    place += tl.arange(0, BM)[:, None] * B + tl.arange(0, BN)[None, :]
                     inside = (i < R)[:, None] & (j < B)[None, :]
                     if MIRROR:
-                        turned = weights + j.to(tl.int64)[None, :] * B + i[:, None]
+                        turned = slot + wide(tile_c) * BN * B + tile_r * BM
+                        turned += tl.arange(0, BN)[None, :] * B + tl.arange(0, BM)[:, None]
                         tl.store(place, narrow, mask=inside & (j[None, :] >= i[:, None]))
                         tl.store(turned, narrow, mask=inside & (j[None, :] > i[:, None]))
                     else:
                         tl.store(place, narrow, mask=inside)
+                    counted = narrow.to(tl.float32)
+                    row_sum = row_sums + (wide(tile_c) * canvases + k) * R + i
+                    tl.store(row_sum, tl.sum(counted, axis=1), mask=i < R)
+                    column_sum = column_sums + (wide(tile_r) * canvases + k) * B + j
+                    tl.store(column_sum, tl.sum(counted, axis=0), mask=j < B)
             else:
                 second_sum += tl.sum(distance) * both
-        tl.store(sums + program * 2, first_sum)
-        tl.store(sums + program * 2 + 1, second_sum)
+    tl.store(sums + program * 2, first_sum)
+    tl.store(sums + program * 2 + 1, second_sum)
 
 
 @triton.jit
-def total_kernel(
-    t_own, s_own,  # float32 (B,), (K, B)
-    cross, among,  # float32 (parts, 2): sums of `huber_kernel`
-    scales,  # float32 (3,)
-    pair,  # float32 (): 1 / pairs
-    out,  # float32 (7,): the loss; Huber's loss and h'·d of sp, sn, pn
-    B, K, parts, delta,
-    own_share, cross_share, among_share,
-    BP: tl.constexpr,
+def pull_of_tiles(
+    parts,  # float32: sums by tiles, a number of each `step` apart
+    tiles, step,
+    at,  # (BP,): which of a tile's numbers
+    real,  # bool (BP,)
+    edge, own,  # tile t counts where edge + t·own > 0, edge (BP,)
+    BT: tl.constexpr, BP: tl.constexpr,
 ):  # fmt: skip
-    """One program adds everything up, in float64."""
-    lane = tl.arange(0, BP)
-    t_scale, s_scale = tl.load(scales), tl.load(scales + 1)
-    own_loss, own_pull = tl.zeros((BP,), tl.float64), tl.zeros((BP,), tl.float64)
-    for start in range(0, K * B, BP):
-        at = start + lane
-        distance = tl.load(s_own + at, mask=at < K * B, other=0.0)
-        target = tl.load(t_own + at % B, mask=at < K * B, other=0.0)
-        difference = target * t_scale - distance * s_scale
-        slope = tl.minimum(tl.maximum(difference, -delta), delta)
-        own_loss += (slope * (difference - 0.5 * slope)).to(tl.float64)
-        own_pull += (slope * distance).to(tl.float64)
-    cross_loss, cross_pull = tl.zeros((BP,), tl.float64), tl.zeros((BP,), tl.float64)
-    among_loss, among_pull = tl.zeros((BP,), tl.float64), tl.zeros((BP,), tl.float64)
-    for start in range(0, parts, BP):
-        at = start + lane
-        cross_loss += tl.load(cross + 2 * at, mask=at < parts, other=0.0).to(tl.float64)
-        cross_pull += tl.load(cross + 2 * at + 1, mask=at < parts, other=0.0).to(tl.float64)
-        among_loss += tl.load(among + 2 * at, mask=at < parts, other=0.0).to(tl.float64)
-        among_pull += tl.load(among + 2 * at + 1, mask=at < parts, other=0.0).to(tl.float64)
-    own, sn, pn = tl.sum(own_loss, axis=0), tl.sum(cross_loss, axis=0), tl.sum(among_loss, axis=0)
-    loss = own_share * own + (cross_share * sn + among_share * pn) * tl.load(pair)
-    tl.store(out, loss.to(tl.float32))
-    tl.store(out + 1, own.to(tl.float32))
-    tl.store(out + 2, tl.sum(own_pull, axis=0).to(tl.float32))
-    tl.store(out + 3, sn.to(tl.float32))
-    tl.store(out + 4, tl.sum(cross_pull, axis=0).to(tl.float32))
-    tl.store(out + 5, pn.to(tl.float32))
-    tl.store(out + 6, tl.sum(among_pull, axis=0).to(tl.float32))
+    """float32 (BP,)."""
+    total = tl.zeros((BP,), dtype=tl.float32)
+    for start in range(0, tiles, BT):
+        tile = start + tl.arange(0, BT)
+        counted = (tile < tiles)[:, None] & real[None, :] & (edge[None, :] + (tile * own)[:, None] > 0)
+        total += tl.sum(tl.load(parts + tile.to(tl.int64)[:, None] * step + at[None, :], mask=counted, other=0.0), axis=0)
+    return total
+
+
+@triton.jit
+def collect_kernel(
+    notes,
+    cross_sums, cross_rows, cross_columns,  # sums, row_sums and column_sums of `huber_kernel`: sketches with photos
+    among_sums, among_rows, among_columns,  # photos among each other
+    totals,  # float64 (4,): Huber's loss and h'·d of sn and pn, of the panels so far
+    out,  # float32 (7,), written with the last panel: the loss; Huber's loss and h'·d of sp, sn, pn
+    first, R, B, K, cross_tiles, among_tiles, delta,
+    own_share, cross_share, among_share,
+    STORE: tl.constexpr, MIRROR: tl.constexpr,
+    FIRST: tl.constexpr, LAST: tl.constexpr,  # panel
+    CROSS_BM: tl.constexpr, CROSS_BN: tl.constexpr, AMONG_BM: tl.constexpr, AMONG_BN: tl.constexpr,
+    BT: tl.constexpr, BP: tl.constexpr, BL: tl.constexpr,
+):  # fmt: skip
+    """Adds up what tiles left: one program the sums, in float64, and where STORE others the weights' sums, those of B
+    photos and then those of K·R sketches."""
+    measures = notes + HEAD
+    if tl.program_id(0) == 0:
+        lane = tl.arange(0, BL)
+        sn_loss, sn_pull = tl.zeros((BL,), tl.float64), tl.zeros((BL,), tl.float64)
+        pn_loss, pn_pull = tl.zeros((BL,), tl.float64), tl.zeros((BL,), tl.float64)
+        for start in range(0, cross_tiles, BL):
+            at = cross_sums + 2 * (start + lane)
+            held = start + lane < cross_tiles
+            sn_loss += tl.load(at, mask=held, other=0.0).to(tl.float64)
+            sn_pull += tl.load(at + 1, mask=held, other=0.0).to(tl.float64)
+        for start in range(0, among_tiles, BL):
+            at = among_sums + 2 * (start + lane)
+            held = start + lane < among_tiles
+            pn_loss += tl.load(at, mask=held, other=0.0).to(tl.float64)
+            pn_pull += tl.load(at + 1, mask=held, other=0.0).to(tl.float64)
+        sn, sn_by_unit = tl.sum(sn_loss, axis=0), tl.sum(sn_pull, axis=0)
+        pn, pn_by_unit = tl.sum(pn_loss, axis=0), tl.sum(pn_pull, axis=0)
+        if not FIRST:
+            sn += tl.load(totals)
+            sn_by_unit += tl.load(totals + 1)
+            pn += tl.load(totals + 2)
+            pn_by_unit += tl.load(totals + 3)
+        tl.store(totals, sn)
+        tl.store(totals + 1, sn_by_unit)
+        tl.store(totals + 2, pn)
+        tl.store(totals + 3, pn_by_unit)
+        if LAST:
+            t_scale, s_scale = tl.load(notes), tl.load(notes + 1)
+            t_own = measures + (K + 3) * B
+            own_loss, own_pull = tl.zeros((BL,), tl.float64), tl.zeros((BL,), tl.float64)
+            for start in range(0, K * B, BL):
+                at = start + lane
+                distance = tl.load(t_own + B + at, mask=at < K * B, other=0.0)
+                target = tl.load(t_own + at % B, mask=at < K * B, other=0.0)
+                difference = target * t_scale - distance * s_scale
+                slope = tl.minimum(tl.maximum(difference, -delta), delta)
+                own_loss += (slope * (difference - 0.5 * slope)).to(tl.float64)
+                own_pull += (slope * distance).to(tl.float64)
+            sp = tl.sum(own_loss, axis=0)
+            loss = own_share * sp + (cross_share * sn + among_share * pn) * tl.load(notes + 3)
+            tl.store(out, loss.to(tl.float32))
+            tl.store(out + 1, sp.to(tl.float32))
+            tl.store(out + 2, tl.sum(own_pull, axis=0).to(tl.float32))
+            tl.store(out + 3, sn.to(tl.float32))
+            tl.store(out + 4, sn_by_unit.to(tl.float32))
+            tl.store(out + 5, pn.to(tl.float32))
+            tl.store(out + 6, pn_by_unit.to(tl.float32))
+    elif STORE:
+        pulls = measures + (2 * K + 4) * B
+        cross_down, among_down = tl.cdiv(R, CROSS_BM), tl.cdiv(R, AMONG_BM)
+        every = tl.full((BP,), 1, dtype=tl.int32)
+        photos = tl.cdiv(B, BP)
+        block = tl.program_id(0) - 1
+        if block < photos:
+            j = block * BP + tl.arange(0, BP)
+            real = j < B
+            total = tl.zeros((BP,), dtype=tl.float32)
+            if cross_tiles > 0:
+                for k in range(K):
+                    total += pull_of_tiles(cross_columns + k * B, cross_down, K * B, j, real, every, 0, BT, BP)
+            if among_tiles > 0:
+                # Where pairs are mirrored, tiles below the diagonal have left nothing, and rows are pulled too.
+                edge = (j // AMONG_BN + 1) * AMONG_BN if MIRROR else every
+                total += pull_of_tiles(among_columns, among_down, B, j, real, edge, -AMONG_BM if MIRROR else 0, BT, BP)
+                if MIRROR:
+                    edge = AMONG_BN - j // AMONG_BM * AMONG_BM
+                    total += pull_of_tiles(among_rows, tl.cdiv(B, AMONG_BN), R, j, real, edge, AMONG_BN, BT, BP)
+            if not FIRST:
+                total += tl.load(pulls + K * B + j, mask=real, other=0.0)
+            tl.store(pulls + K * B + j, total, mask=real)
+        else:
+            across = tl.cdiv(R, BP)
+            k = (block - photos) // across
+            i = (block - photos) % across * BP + tl.arange(0, BP)
+            total = pull_of_tiles(cross_rows + k * R, tl.cdiv(B, CROSS_BN), K * R, i, i < R, every, 0, BT, BP)
+            tl.store(pulls + k * B + first + i, total, mask=i < R)
 
 
 @triton.jit
 def finish_kernel(
-    packed,  # (K + 1, B, W)
-    sketch_products, photo_products,  # float32 (K, B, W), (B, W): products of the weights, their sums at column Ds
-    t_own, s_own,  # float32 (B,), (K, B)
-    scales, pair,  # float32 (3,), ()
+    upstream,  # float32 (): ∂/∂ loss
+    s_sketch, s_photo,  # (K, B, Ds), (B, Ds)
+    sketch_products, photo_products,  # float32 (K, B, W) where CROSS, (B, W) where PULLED: of the weights
+    notes,
     sketch_gradient, photo_gradient,  # (K, B, Ds), (B, Ds)
-    B, K, Ds, W, delta, own_share,
-    BP: tl.constexpr, BD: tl.constexpr,
+    B, K, Ds, W, stride_k, stride_s, stride_p, delta, own_share,
+    CROSS: tl.constexpr, PULLED: tl.constexpr, BP: tl.constexpr, BD: tl.constexpr,
 ):  # fmt: skip
     i = tl.program_id(0) * BP + tl.arange(0, BP)
     d = tl.program_id(1) * BD + tl.arange(0, BD)
     real = i < B
     row = tl.where(real, i, 0).to(tl.int64)
     held = real[:, None] & (d < Ds)[None, :]
-    t_scale, s_scale, per_pair = tl.load(scales), tl.load(scales + 1), tl.load(pair)
-    target = tl.load(t_own + row) * t_scale
-    y = tl.load(packed + ((row * 0 + K) * B + row)[:, None] * W + d[None, :], mask=held, other=0.0).to(tl.float32)
-    product = tl.load(photo_products + row[:, None] * W + d[None, :], mask=held, other=0.0)
-    photo = per_pair * (tl.load(photo_products + row * W + Ds)[:, None] * y - product)
+    own, pulls = notes + HEAD + (K + 3) * B + row, notes + HEAD + (2 * K + 4) * B + row
+    t_scale, s_scale, factor = tl.load(notes), tl.load(notes + 1), tl.load(upstream).to(tl.float32)
+    per_pair = tl.load(notes + 3) * factor
+    target = tl.load(own) * t_scale
+    y = tl.load(s_photo + row[:, None] * stride_p + d[None, :], mask=held, other=0.0).to(tl.float32)
+    photo = tl.zeros((BP, BD), dtype=tl.float32)
+    if PULLED:
+        product = tl.load(photo_products + row[:, None] * W + d[None, :], mask=held, other=0.0)
+        photo += per_pair * (tl.load(pulls + K * B)[:, None] * y - product)
     for k in range(K):
-        at = (row * 0 + k) * B + row
-        distance = tl.load(s_own + at)
+        canvas = row * 0 + k
+        distance = tl.load(own + (k + 1) * B)
         slope = tl.minimum(tl.maximum(target - distance * s_scale, -delta), delta)
         apart_at_all = distance > 0.0
         pull = tl.where(apart_at_all, -slope * (own_share * s_scale) / tl.where(apart_at_all, distance, 1.0), 0.0)
-        x = tl.load(packed + at[:, None] * W + d[None, :], mask=held, other=0.0).to(tl.float32)
-        product = tl.load(sketch_products + at[:, None] * W + d[None, :], mask=held, other=0.0)
-        total = tl.load(sketch_products + at * W + Ds)[:, None]
-        apart = pull[:, None] * (x - y)
-        gradient = (per_pair * (total * x - product) + apart).to(sketch_gradient.dtype.element_ty)
-        tl.store(sketch_gradient + at[:, None] * Ds + d[None, :], gradient, mask=held)
+        rows = s_sketch + canvas * stride_k + row * stride_s
+        x = tl.load(rows[:, None] + d[None, :], mask=held, other=0.0).to(tl.float32)
+        apart = factor * pull[:, None] * (x - y)
+        gradient = apart
+        at = canvas * B + row
+        if CROSS:
+            product = tl.load(sketch_products + at[:, None] * W + d[None, :], mask=held, other=0.0)
+            gradient += per_pair * (tl.load(pulls + k * B)[:, None] * x - product)
+        into = sketch_gradient + at[:, None] * Ds + d[None, :]
+        tl.store(into, gradient.to(sketch_gradient.dtype.element_ty), mask=held)
         photo -= apart
     narrow = photo.to(photo_gradient.dtype.element_ty)
     tl.store(photo_gradient + row[:, None] * Ds + d[None, :], narrow, mask=held)
@@ -273,167 +392,223 @@ huber_tuned = Tuned(
         config(4, 3, BM=64, BN=128, BK=64, GROUP=8),
         config(4, 4, BM=64, BN=64, BK=64, GROUP=8),
     ],
-    key=["SIZE", "K", "Dt", "Ds", "LOSS", "STORE", "UNIT", "MIRROR", "T_PRECISION", "S_PRECISION"],
+    key=["SIZE", "K", "Wt", "W", "AMONG", "LOSS", "STORE", "UNIT", "MIRROR", "T_PRECISION", "S_PRECISION"],
     operands={
         "t_rows": ("BM", "BK"),
         "t_columns": ("BN", "BK"),
         "s_rows": ("BM", "BK"),
         "s_columns": ("BN", "BK"),
     },
-    reset=["sums"],
 )
 
 
 @dataclass(frozen=True)
+class Relations:
+    """Weights of the relations, over what they are averages of; True where a relation is computed."""
+
+    own: float
+    cross: float
+    among: float
+    with_cross: bool
+    with_among: bool
+
+    @classmethod
+    def of(cls, weights: Sequence[float], canvases: int, pairs: int, through_unit: bool) -> Relations:
+        """through_unit: every distance between photos moves the unit, and so has a gradient."""
+        own, cross, among = weights
+        return cls(own / (canvases * pairs), cross / canvases, among, cross != 0, among != 0 or through_unit)
+
+
+@dataclass(frozen=True)
+class _Left:
+    """What the tiles of a relation left of a panel: see `huber_kernel`."""
+
+    sums: Tensor
+    row_sums: Tensor
+    column_sums: Tensor
+    tiles: int
+    blocks: dict[str, int]
+
+
 class _Batch:
-    """What every launch needs of the batch."""
+    """What the launches of a batch share."""
 
-    teacher: tuple[Tensor, Tensor]
-    """Sketches and photos (B, Dt)."""
-    packed: Tensor
-    """(K + 1, B, W), see `prepare_kernel`."""
-    width: int
-    """Ds."""
-    t_norms: Tensor
-    s_norms: Tensor
-    t_own: Tensor
-    s_own: Tensor
-    content: Tensor | None
-    """int32 (B,); None where no two photos show the same."""
-    delta: float
+    def __init__(
+        self,
+        embeddings: tuple[Tensor, ...],
+        content: Tensor | None,
+        pairs: Tensor | None,
+        relations: Relations,
+        delta: float,
+    ) -> None:
+        ts, tp, ss, sp = (rows_in_place(t) for t in embeddings)
+        (self.K, self.B, Ds), Dt, device = ss.shape, ts.shape[1], sp.device
+        self.content, self.relations, self.delta = content, relations, delta
+        t_width, width = padded(Dt, ts.itemsize), padded(Ds, sp.itemsize)
+        self.teacher, self.packed = ts.new_empty((2, self.B, t_width)), sp.new_empty((self.K + 1, self.B, width))
+        self.notes = torch.empty(HEAD.value + (3 * self.K + 5) * self.B, dtype=torch.float32, device=device)
+        self.totals = torch.empty(4, dtype=torch.float64, device=device)
+        self.out = torch.empty(7, dtype=torch.float32, device=device)
+        launch(
+            prepare_kernel, (cdiv(self.B, 4),),
+            ts, tp, ss, sp, self.notes if pairs is None else pairs, self.teacher, self.packed, self.notes,
+            self.B, self.K, Dt, Ds, t_width, width,
+            ts.stride(0), tp.stride(0), ss.stride(0), ss.stride(1), sp.stride(0),
+            UNIQUE=pairs is None, BP=4, BD=256,
+        )  # fmt: skip
 
-    def launch(
-        self, among: bool, span: tuple[int, int], scales: Tensor, share: float, sums: Tensor, weights: Tensor | None,
-        *, loss: bool = True, unit: bool = False,
-    ) -> None:  # fmt: skip
-        """Runs a relation, photos among each other or else sketches with photos, for the rows of a span."""
-        (first, last), photos = span, self.packed[-1][:, : self.width]
-        if among:
-            t_rows, t_norms, s_rows, s_norms, canvases = self.teacher[1], self.t_norms[1], photos, self.s_norms[-1], 1
-        else:
-            canvases = len(self.packed) - 1
-            s_rows, s_norms = self.packed[:-1].flatten(0, 1)[:, : self.width], self.s_norms
-            t_rows, t_norms = self.teacher[0], self.t_norms[0]
-        (B, Dt), t_columns = t_rows.shape, self.teacher[1]
-        huber_tuned.launch(
-            lambda meta: (triton.cdiv(last - first, meta["BM"]) * triton.cdiv(B, meta["BN"]),),
-            operand(t_rows), operand(t_columns), operand(s_rows), operand(photos),
-            t_norms, self.t_norms[1], s_norms, self.s_norms[-1],
-            scales if self.content is None else self.content, scales, sums, sums if weights is None else weights,
-            first, last - first, B, canvases, Dt, self.width,
-            t_rows.stride(0), t_columns.stride(0), s_rows.stride(0), photos.stride(0),
-            self.delta, share, product_error(self.width, photos.dtype),
-            LOSS=loss, STORE=weights is not None, UNIT=unit, MIRROR=among and last - first == B, UNIQUE=self.content is None,
-            EVEN=Dt % 64 == 0 and self.width % 64 == 0, DESCRIBED=described(photos.device),
-            T_PRECISION=precision_of(t_rows.dtype), S_PRECISION=precision_of(photos.dtype),
-            SIZE=size_class(last - first, B),
+    def run(
+        self, among: bool, span: tuple[int, int], weights: Tensor | None = None, *,
+        loss: bool = True, unit: bool = False,
+    ) -> _Left:  # fmt: skip
+        """The distances of a span's rows: photos among each other, or else sketches with photos."""
+        (first, last), B, K, store = span, self.B, self.K, weights is not None
+        rows, t_rows, s_rows = last - first, self.teacher.flatten(0, 1), self.packed.flatten(0, 1)
+        # Room for the tiles of the smallest blocks.
+        down = cdiv(rows, min(choice["BM"] for choice in huber_tuned.choices))
+        across, canvases = cdiv(B, min(choice["BN"] for choice in huber_tuned.choices)), 1 if among else K
+        shapes = (down * across, 2), (across * store, canvases, rows), (down * store, canvases, B)
+        sums, row_sums, column_sums = (
+            torch.empty(shape, dtype=torch.float32, device=s_rows.device) for shape in shapes
+        )
+        t_precision, precision = precision_of(t_rows.dtype), precision_of(s_rows.dtype)
+
+        def tiles(blocks: dict[str, int]) -> int:
+            return cdiv(rows, blocks["BM"]) * cdiv(B, blocks["BN"])
+
+        blocks = huber_tuned.launch(
+            lambda blocks: (tiles(blocks),),
+            operand(t_rows), operand(t_rows), operand(s_rows), operand(s_rows),
+            self.notes if self.content is None else self.content, self.notes,
+            sums, sums if weights is None else weights, row_sums, column_sums,
+            first, rows, B, K, t_rows.shape[1], s_rows.shape[1], t_rows.stride(0), s_rows.stride(0),
+            self.delta, 2.0 * self.relations.among if among else self.relations.cross,
+            product_error(s_rows.shape[1], s_rows.dtype),
+            AMONG=among, LOSS=loss, STORE=store, UNIT=unit, MIRROR=among and rows == B, UNIQUE=self.content is None,
+            ROUND=s_rows.dtype == torch.float32 and precision == "tf32",
+            EVEN=t_rows.shape[1] % 64 == 0 and s_rows.shape[1] % 64 == 0, DESCRIBED=described(s_rows.device),
+            T_PRECISION=t_precision, S_PRECISION=precision, SIZE=size_class(rows, B),
+        )  # fmt: skip
+        return _Left(sums, row_sums, column_sums, tiles(blocks), blocks)
+
+    def collect(self, span: tuple[int, int], cross: _Left | None, among: _Left | None, *, store: bool) -> None:
+        """Adds what the tiles left to that of the spans before; after the last span `out` holds the loss."""
+        (first, last), of, notes = span, self.relations, self.notes
+        rows, block = last - first, 128
+        nothing = _Left(notes, notes, notes, 0, {"BM": 1, "BN": 1})
+        cross, among = cross or nothing, among or nothing
+        pulled = cdiv(self.B, block) + (self.K * cdiv(rows, block) if cross.tiles else 0)
+        launch(
+            collect_kernel, (1 + (pulled if store else 0),),
+            notes, cross.sums, cross.row_sums, cross.column_sums, among.sums, among.row_sums, among.column_sums,
+            self.totals, self.out,
+            first, rows, self.B, self.K, cross.tiles, among.tiles, self.delta, of.own, of.cross, of.among,
+            STORE=store, MIRROR=rows == self.B, FIRST=first == 0, LAST=last == self.B,
+            CROSS_BM=cross.blocks["BM"], CROSS_BN=cross.blocks["BN"],
+            AMONG_BM=among.blocks["BM"], AMONG_BN=among.blocks["BN"], BT=32, BP=block, BL=1024, num_warps=8,
         )  # fmt: skip
 
 
-def _prepare(embeddings: tuple[Tensor, ...], content: Tensor | None, delta: float) -> _Batch:
-    ts, tp, ss, sp = (rows_in_place(t) for t in embeddings)
-    (K, B, Ds), Dt, device = ss.shape, ts.shape[1], sp.device
-    line = 16 // sp.itemsize
-    width = (Ds // line + 1) * line  # room for the ones, and rows that begin at 16 bytes
-    packed = sp.new_empty((K + 1, B, width))
-    t_norms, s_norms, t_own, s_own = (
-        torch.empty(shape, dtype=torch.float32, device=device) for shape in ((2, B), (K + 1, B), (B,), (K, B))
-    )
-    prepare_kernel[(triton.cdiv(B, 4),)](
-        ts, tp, ss, sp, packed, t_norms, s_norms, t_own, s_own, B, K, Dt, Ds, width,
-        ts.stride(0), tp.stride(0), ss.stride(0), ss.stride(1), sp.stride(0), BP=4, BD=256,
-    )  # fmt: skip
-    return _Batch((ts, tp), packed, Ds, t_norms, s_norms, t_own, s_own, content, delta)
+def padded(dim: int, itemsize: int) -> int:
+    """dim, rounded up so that rows begin at 16 bytes."""
+    line = 16 // itemsize
+    return cdiv(dim, line) * line
 
 
 def relational_triton(
     embeddings: tuple[Tensor, ...],
     content: Tensor | None,
-    pairs: Tensor,
-    relation_weights: tuple[float, ...],
+    pairs: Tensor | None,
+    weights: Sequence[float],
     delta: float,
     normalize: bool,
     gradients: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """As `relational_panels`, of float32, bfloat16 or float16.
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The loss, and what `relational_gradients_triton` makes the gradients of, empty unless they are asked for.
 
-    content: int32 (B,); None where no two photos show the same. pairs: (), ordered pairs of different photos.
+    embeddings: as of `relational_panels`, in float32, bfloat16 or float16. content: int32 (B,), and pairs, float32
+    (): ordered pairs of different photos; None where no two photos show the same.
     """
     ss, sp = embeddings[2:]
-    (K, B, Ds), device = ss.shape, sp.device
-    batch = _prepare(embeddings, content, delta)
-    own_share, cross_share, among_share = relation_weights[0] / (K * B), relation_weights[1] / K, relation_weights[2]
-    with_cross, with_among = relation_weights[1] != 0, relation_weights[2] != 0
+    K, B, _ = ss.shape
+    relations = Relations.of(weights, K, B, through_unit=normalize and gradients)
+    batch = _Batch(embeddings, content, pairs, relations, delta)
+    notes, with_cross, with_among = batch.notes, relations.with_cross, relations.with_among
     panels = math.ceil((K + 1) * B * B / (PANEL_SHARE * sum(t.numel() for t in embeddings)))
     rows = max(128, -(-B // (panels * 128)) * 128)
     spans = [(first, min(first + rows, B)) for first in range(0, B, rows)]
-    # Room for the tiles of the smallest blocks; those of bigger ones leave the rest at zero.
-    tiles = max(triton.cdiv(min(rows, B), m["BM"]) * triton.cdiv(B, m["BN"]) for m in huber_tuned.choices)
-    sums = torch.zeros((2, len(spans), tiles, 2), dtype=torch.float32, device=device)
-    scales = torch.zeros(3, dtype=torch.float32, device=device)
-    pair = 1.0 / pairs.clamp(min=1.0)
-    scales[:2] = 1.0
     if normalize:
-        for part, span in zip(sums[1], spans, strict=True):
-            batch.launch(True, span, scales, 0.0, part, None, loss=False)
-        means = torch.where(pairs > 0, sums[1].sum(dim=(0, 1), dtype=torch.float64).float() * pair, 1.0)
-        scales[:2] = 1.0 / means.clamp(min=torch.finfo(torch.float32).tiny)
-        sums.zero_()
-
-    def total() -> Tensor:
-        out = torch.empty(7, dtype=torch.float32, device=device)
-        total_kernel[(1,)](
-            batch.t_own, batch.s_own, sums[0], sums[1], scales, pair, out, B, K, len(spans) * tiles, delta,
-            own_share, cross_share, among_share, BP=1024, num_warps=8,
-        )  # fmt: skip
-        return out
-
-    photo_scales = scales
+        found = [batch.run(True, span, loss=False) for span in spans]
+        sums = torch.stack([left.sums[: left.tiles].sum(dim=0, dtype=torch.float64) for left in found])
+        means = sums.sum(dim=0).float() * notes[3]
+        notes[:2] = 1.0 / torch.where(means > torch.finfo(torch.float32).tiny, means, 1.0)
     if normalize and gradients:
         # What the student's unit does to the loss needs every sum, before the gradient of the photos is taken.
-        for number, span in enumerate(spans):
-            if with_cross:
-                batch.launch(False, span, scales, cross_share, sums[0, number], None, unit=True)
-            if with_among:
-                batch.launch(True, span, scales, 2.0 * among_share, sums[1, number], None, unit=True)
-        sp_pull, sn_pull, pn_pull = total()[2::2]
-        by_unit = own_share * sp_pull + (cross_share * sn_pull + among_share * pn_pull) * pair
-        photo_scales = scales.clone()
-        photo_scales[2] = 2.0 * by_unit * scales[1].square()  # both orders of a pair, as in the share
-        sums.zero_()
-        with_among = True  # every distance between photos moves the unit
+        for span in spans:
+            cross = batch.run(False, span, unit=True) if with_cross else None
+            among = batch.run(True, span, unit=True) if relations.among else None
+            batch.collect(span, cross, among, store=False)
+        sp_pull, sn_pull, pn_pull = batch.out[2::2]
+        by_unit = relations.own * sp_pull + (relations.cross * sn_pull + relations.among * pn_pull) * notes[3]
+        notes[2] = 2.0 * by_unit * notes[1].square()  # both orders of a pair, as in the share
     width, parts = batch.packed.shape[2], with_cross * K + with_among
     of_sketches: list[Tensor] = []
     of_photos: list[Tensor] = []
-    for number, (first, last) in enumerate(spans):
-        weights = sp.new_empty((parts, last - first, B)) if gradients else None
-        if with_cross:
-            into = None if weights is None else weights[:K]
-            batch.launch(False, (first, last), scales, cross_share, sums[0, number], into)
-        if with_among:
-            into = None if weights is None else weights[parts - 1 :]
-            batch.launch(True, (first, last), photo_scales, 2.0 * among_share, sums[1, number], into)
-        if weights is not None and with_cross:
-            found = float32_product(weights[:K].view(-1, B), batch.packed[K])
-            of_sketches.append(found.view(K, last - first, width))
-        if weights is not None and parts > 0:
+    for first, last in spans:
+        pulls = sp.new_empty((parts, last - first, B)) if gradients else None
+        cross_pulls, among_pulls = (None, None) if pulls is None else (pulls[:K], pulls[parts - 1 :])
+        cross = batch.run(False, (first, last), cross_pulls) if with_cross else None
+        among = batch.run(True, (first, last), among_pulls) if with_among else None
+        batch.collect((first, last), cross, among, store=pulls is not None and parts > 0)
+        if pulls is not None and with_cross:
+            product = float32_product(pulls[:K].view(-1, B), batch.packed[K])
+            of_sketches.append(product.view(K, last - first, width))
+        if pulls is not None and parts > 0:
             drawn = batch.packed[0 if with_cross else K : K + with_among, first:last].reshape(-1, width)
-            found = float32_product(weights.view(-1, B).T, drawn)
-            of_photos = [found if not of_photos else of_photos[0].add_(found)]
-    sketch_products = of_sketches[0] if len(of_sketches) == 1 else None
-    if gradients and sketch_products is None:
-        zeros = torch.zeros((K, 0 if of_sketches else B, width), dtype=torch.float32, device=device)
-        sketch_products = torch.cat([zeros, *of_sketches], dim=1)
-    photo_products = of_photos[0] if of_photos else None
-    if gradients and photo_products is None:
-        photo_products = torch.zeros((B, width), dtype=torch.float32, device=device)
-    loss = total()[0]
-    held = gradient_type(sp.dtype)
-    sketch_gradient = torch.empty(ss.shape if gradients else (0,), dtype=held, device=device)
-    photo_gradient = torch.empty(sp.shape if gradients else (0,), dtype=held, device=device)
-    if gradients:
-        finish_kernel[(triton.cdiv(B, 4), triton.cdiv(Ds, 256))](
-            batch.packed, sketch_products, photo_products, batch.t_own, batch.s_own, scales, pair,
-            sketch_gradient, photo_gradient, B, K, Ds, width, delta, own_share, BP=4, BD=256,
-        )  # fmt: skip
-    return loss, sketch_gradient, photo_gradient
+            product = float32_product(pulls.view(-1, B).T, drawn)
+            of_photos = [product if not of_photos else of_photos[0].add_(product)]
+    if len(of_sketches) > 1:
+        of_sketches = [torch.cat(of_sketches, dim=1)]
+    sketch_products, photo_products = (
+        found[0] if found else notes.new_empty(0) for found in (of_sketches, of_photos)
+    )
+    return batch.out[0], sketch_products, photo_products, notes if gradients else notes.new_empty(0)
+
+
+def shapes_of_pulls(
+    shape: torch.Size, dtype: torch.dtype, weights: Sequence[float], normalize: bool
+) -> tuple[tuple[int, ...], ...]:
+    """Shapes of what `relational_triton` hands on for the gradients of student sketches of a shape (K, B, Ds)."""
+    K, B, Ds = shape
+    relations, width = Relations.of(weights, K, B, through_unit=normalize), padded(Ds, dtype.itemsize)
+    pulled = relations.with_cross or relations.with_among
+    return (
+        (K, B, width) if relations.with_cross else (0,),
+        (B, width) if pulled else (0,),
+        (HEAD.value + (3 * K + 5) * B,),
+    )
+
+
+def relational_gradients_triton(
+    grad: Tensor,
+    ss: Tensor,
+    sp: Tensor,
+    sketch_products: Tensor,
+    photo_products: Tensor,
+    notes: Tensor,
+    weights: Sequence[float],
+    delta: float,
+) -> tuple[Tensor, Tensor]:
+    """Gradients of ss (K, B, Ds) and sp (B, Ds), in their type, given that of the loss."""
+    ss, sp = rows_in_place(ss), rows_in_place(sp)
+    (K, B, Ds), device = ss.shape, sp.device
+    sketch_gradient, photo_gradient = torch.empty(ss.shape, dtype=ss.dtype, device=device), torch.empty_like(sp)
+    crossed, pulled = sketch_products.numel() > 0, photo_products.numel() > 0
+    launch(
+        finish_kernel, (cdiv(B, 4), cdiv(Ds, 256)),
+        grad, ss, sp, sketch_products, photo_products, notes, sketch_gradient, photo_gradient,
+        B, K, Ds, padded(Ds, sp.itemsize), ss.stride(0), ss.stride(1), sp.stride(0), delta,
+        Relations.of(weights, K, B, through_unit=False).own,
+        CROSS=crossed, PULLED=pulled, BP=4, BD=256,
+    )  # fmt: skip
+    return sketch_gradient, photo_gradient

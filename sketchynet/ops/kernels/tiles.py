@@ -24,6 +24,12 @@ from sketchynet.ops.backend import interpreting
 
 
 @triton.jit
+def wide(number):
+    """An integer argument as int64; Triton makes arguments of 1 constants, which have no type to change."""
+    return tl.zeros((), dtype=tl.int64) + number
+
+
+@triton.jit
 def dot_tile(
     a, b,  # tensor descriptors where DESCRIBED, else pointers; rows of D elements
     first_a, first_b,  # of the BM and BN rows to multiply
@@ -60,6 +66,16 @@ def dot_tile(
     return total
 
 
+def cdiv(number: int, by: int) -> int:
+    """number / by, rounded up. (Triton's own takes several microseconds a call.)"""
+    return -(-number // by)
+
+
+def power_of_two(number: int) -> int:
+    """The least power of two that is not below number ≥ 1."""
+    return 1 << (number - 1).bit_length()
+
+
 DESCRIPTORS_SINCE = (9, 0)
 """Compute capability from which on a GPU copies tiles by tensor descriptors."""
 
@@ -70,12 +86,17 @@ def device_properties(device: torch.device) -> Any:
     return torch.cuda.get_device_properties(device)
 
 
+@functools.cache
+def _since(device: torch.device, capability: tuple[int, int]) -> bool:
+    if interpreting():
+        return capability <= (9, 0)
+    found = device_properties(device)
+    return (found.major, found.minor) >= capability
+
+
 def described(device: torch.device) -> bool:
     """Whether kernels take their rows by tensor descriptors, else by pointers."""
-    if interpreting():
-        return DESCRIPTORS_SINCE <= (9, 0)
-    found = device_properties(device)
-    return (found.major, found.minor) >= DESCRIPTORS_SINCE
+    return _since(device, DESCRIPTORS_SINCE)
 
 
 def rows_in_place(tensor: Tensor) -> Tensor:
@@ -85,7 +106,7 @@ def rows_in_place(tensor: Tensor) -> Tensor:
     if contiguous and all(step % 16 == 0 for step in steps):
         return tensor
     width, line = tensor.shape[-1], 16 // tensor.itemsize
-    copy = tensor.new_empty((*tensor.shape[:-1], triton.cdiv(width, line) * line))[..., :width]
+    copy = tensor.new_empty((*tensor.shape[:-1], cdiv(width, line) * line))[..., :width]
     return copy.copy_(tensor)
 
 
@@ -93,7 +114,12 @@ def operand(rows: Tensor) -> Tensor | TensorDescriptor:
     """Rows (n, D) in place, as `dot_tile` takes them; the blocks of a descriptor are set at the launch."""
     if not described(rows.device):
         return rows
-    return TensorDescriptor(rows, list(rows.shape), [rows.stride(0), 1], [16, 16])
+    # Its own checks take longer than to launch a kernel, and `rows_in_place` has seen to what they ask.
+    found = TensorDescriptor.__new__(TensorDescriptor)
+    vars(found).update(
+        base=rows, shape=list(rows.shape), strides=[rows.stride(0), 1], block_shape=[16, 16], padding="zero"
+    )
+    return found
 
 
 def float32_product(a: Tensor, b: Tensor) -> Tensor:
@@ -101,6 +127,12 @@ def float32_product(a: Tensor, b: Tensor) -> Tensor:
     if a.dtype == torch.float32 or not (a.is_cuda and hasattr(torch.ops.aten.mm, "dtype")):
         return a.float() @ b.float()
     return torch.mm(a, b, out_dtype=torch.float32)
+
+
+@triton.jit
+def as_tf32(x):
+    """float32 rounded to the 11 bits that TF32 products read: sums of such numbers agree with their products."""
+    return ((x.to(tl.int32, bitcast=True) + 0x1000) & -0x2000).to(tl.float32, bitcast=True)
 
 
 def precision_of(dtype: torch.dtype) -> str:
@@ -116,6 +148,43 @@ def config(warps: int, stages: int, **blocks: int) -> triton.Config:
 def size_class(rows: int, columns: int) -> int:
     """Sizes that share tuned blocks: one class for each power of two of the matrix's elements."""
     return (rows * columns).bit_length()
+
+
+_compiled: dict[tuple[Any, ...], tuple[Any, tuple[Any, ...]]] = {}
+"""Kernels by all that Triton compiles them for, with the values of their constants."""
+
+
+def _kind(argument: Any) -> Any:
+    """What of an argument Triton compiles a kernel for."""
+    kind = type(argument)
+    if kind is int:
+        # 1 is a constant of the kernel, multiples of 16 are known as such, and large numbers take 64 bits.
+        return argument == 1, argument % 16 == 0, argument.bit_length() > 31
+    if kind is TensorDescriptor:
+        return argument.base.dtype, *argument.block_shape
+    if isinstance(argument, Tensor):
+        return argument.dtype, argument.data_ptr() % 16 == 0
+    return kind
+
+
+def launch(kernel: Any, grid: tuple[int, ...], *arguments: Any, **meta: Any) -> None:
+    """kernel[grid](*arguments, **meta), with all constants in meta.
+
+    Triton takes 50 to 150 µs of Python for it, several times the operators' small kernels. So a kernel that was
+    launched with arguments of the same kinds before is launched as it was compiled then. The first argument is a
+    tensor or a descriptor of one.
+    """
+    key: tuple[Any, ...] = ()
+    if not interpreting():
+        first = arguments[0].base if isinstance(arguments[0], TensorDescriptor) else arguments[0]
+        key = (id(kernel), first.device, *map(_kind, arguments), *meta.items())
+        if key in _compiled:
+            compiled, constants = _compiled[key]
+            compiled[(*grid, 1, 1)](*arguments, *constants)
+            return
+    compiled = kernel[grid](*arguments, **meta)
+    if compiled is not None:
+        _compiled[key] = compiled, tuple(meta[name] for name in kernel.arg_names[len(arguments) :])
 
 
 class Tuned:
@@ -142,6 +211,7 @@ class Tuned:
         """The fastest for every key met."""
         self.operands = dict(operands)
         self._key, self._reset = tuple(key), tuple(reset)
+        self._place = {name: place for place, name in enumerate(kernel.arg_names)}
 
     def pin(self, number: int | None) -> None:
         """Takes the blocks of that number without tuning; None tunes again."""
@@ -152,46 +222,54 @@ class Tuned:
         """Every set of block sizes that may run."""
         return [self.pinned.kwargs] if self.pinned is not None else [c.kwargs for c in self.configs]
 
-    def launch(self, grid: Callable[[dict[str, Any]], tuple[int, ...]], *arguments: Any, **meta: Any) -> None:
-        named = dict(zip(self.kernel.arg_names, arguments, strict=False)) | meta
+    def launch(
+        self, grid: Callable[[dict[str, Any]], tuple[int, ...]], *arguments: Any, **meta: Any
+    ) -> dict[str, Any]:
+        """Runs the kernel; the blocks that it took."""
         chosen = self.pinned
         if chosen is None:
-            chosen = self.configs[0] if interpreting() else self._fastest(grid, arguments, meta, named)
-        self._run(chosen, grid, arguments, meta, named)
+            chosen = self.configs[0] if interpreting() else self._fastest(grid, arguments, meta)
+        self._run(chosen, grid, arguments, meta)
+        return chosen.kwargs
 
-    def _run(self, chosen: triton.Config, grid: Any, arguments: Any, meta: Any, named: dict[str, Any]) -> None:
+    def _run(self, chosen: triton.Config, grid: Any, arguments: Any, meta: Any) -> None:
         for name, blocks in self.operands.items():
-            if isinstance(named[name], TensorDescriptor):
-                named[name].block_shape = [chosen.kwargs[block] for block in blocks]
+            operand = arguments[self._place[name]]
+            if isinstance(operand, TensorDescriptor):
+                operand.block_shape = [chosen.kwargs[block] for block in blocks]
         options = {} if interpreting() else {"num_warps": chosen.num_warps, "num_stages": chosen.num_stages}
-        self.kernel[grid](*arguments, **meta, **chosen.kwargs, **options)
+        launch(self.kernel, grid(chosen.kwargs), *arguments, **meta, **chosen.kwargs, **options)
 
-    def _fastest(self, grid: Any, arguments: Any, meta: Any, named: dict[str, Any]) -> triton.Config:
-        held = [t.base if isinstance(t, TensorDescriptor) else t for t in (named[o] for o in self.operands)]
-        device = device_properties(held[0].device).name
-        key = (device, *(t.dtype for t in held), *(named[name] for name in self._key))
+    def _fastest(self, grid: Any, arguments: Any, meta: Any) -> triton.Config:
+        operands = [arguments[self._place[name]] for name in self.operands]
+        held = [t.base if isinstance(t, TensorDescriptor) else t for t in operands]
+        sizes = [meta[name] if name in meta else arguments[self._place[name]] for name in self._key]
+        key = (held[0].device, *(t.dtype for t in held), *sizes)
         if key in self.best:
             return self.best[key]
-        stated = [self.kernel.cache_key, triton.__version__, *key, *self.configs]
+        device = device_properties(held[0].device).name
+        stated = [self.kernel.cache_key, triton.__version__, device, *key[1:], *self.configs]
         store = get_cache_manager(hashlib.sha256(repr([str(part) for part in stated]).encode()).hexdigest())
         found = store.get_file("blocks.json")
         if found is None:
-            times = [self._time(choice, grid, arguments, meta, named) for choice in self.configs]
+            times = [self._time(choice, grid, arguments, meta) for choice in self.configs]
             store.put(json.dumps(times), "blocks.json", binary=False)
         else:
             times = json.loads(Path(found).read_text())
         self.best[key] = self.configs[min(range(len(times)), key=times.__getitem__)]
-        for name in self._reset:
-            named[name].zero_()
+        self._clear(arguments)
         return self.best[key]
 
-    def _time(self, choice: triton.Config, grid: Any, arguments: Any, meta: Any, named: dict[str, Any]) -> float:
+    def _clear(self, arguments: Any) -> None:
+        for name in self._reset:
+            arguments[self._place[name]].zero_()
+
+    def _time(self, choice: triton.Config, grid: Any, arguments: Any, meta: Any) -> float:
         """Milliseconds; infinite where the device has not the memory that the blocks need."""
 
         def trial() -> None:
-            for name in self._reset:
-                named[name].zero_()
-            self._run(choice, grid, arguments, meta, named)
+            self._clear(arguments)
+            self._run(choice, grid, arguments, meta)
 
         try:
             return float(triton.testing.do_bench(trial, warmup=10, rep=30, return_mode="median"))
