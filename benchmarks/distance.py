@@ -34,20 +34,22 @@ import relational_huber  # isort: skip
 from sketchynet.errors import InputError
 from sketchynet.ops.backend import interpreting
 
-OPERATORS = (relational_huber, match_rank, pairwise_distance)
+OPERATORS = (relational_huber, pairwise_distance, match_rank)
 MOST_BLOCKS = 5
 """No kernel has more sets of blocks to choose from."""
+LARGE_AT_ONCE = 2
+"""Processes that may rank in the large gallery side by side: a rival holds 18 GB there."""
 RESULTS = Path(__file__).resolve().parent / "results"
 
 
-def check_one(device: torch.device, operator: ModuleType, backend: str, small: bool) -> tuple[bool, str]:
-    """Whether the operator is right, and a line that says so."""
+def check_one(device: torch.device, operator: ModuleType, backend: str, name: str, small: bool) -> tuple[bool, str]:
+    """Whether the operator is right in an arithmetic, and a line that says so."""
     start = time.monotonic()
     right = False
     if backend == "triton" and device.type == "cuda":
         pin_blocks(3)  # blocks that every shape takes: tuning is for what is timed
     try:
-        operator.check(device, backend, small=small)
+        operator.check(device, backend, name, small=small)
         verdict, right = "right", True
     except AssertionError as error:
         verdict = f"WRONG: {error}"
@@ -55,44 +57,60 @@ def check_one(device: torch.device, operator: ModuleType, backend: str, small: b
         verdict = f"FAILED: {type(error).__name__}: {error}"
     finally:
         pin_blocks(None)
-    return right, f"  {operator.NAME:<20} {backend:<8} {verdict}  ({time.monotonic() - start:.1f} s)"
+    return right, f"  {operator.NAME:<20} {backend:<8} {name:<6} {verdict}  ({time.monotonic() - start:.1f} s)"
+
+
+def checks(device: torch.device) -> list[tuple[int, str, str]]:
+    """Operators by number, backends and arithmetics to check."""
+    backends = ["eager"] + (["triton"] if device.type == "cuda" or interpreting() else [])
+    numbered = list(enumerate(OPERATORS))
+    return [(number, backend, name) for backend in backends for number, operator in numbered for name in operator.CHECKED]
 
 
 def check(device: torch.device, small: bool) -> bool:
-    """Prints a line an operator and backend; False where one is wrong."""
-    backends = ["eager"] + (["triton"] if device.type == "cuda" or interpreting() else [])
+    """Prints a line a check; False where one fails."""
     found = []
-    for backend in backends:
-        for operator in OPERATORS:
-            found.append(check_one(device, operator, backend, small))
-            print(found[-1][1], flush=True)
+    for number, backend, name in checks(device):
+        found.append(check_one(device, OPERATORS[number], backend, name, small))
+        print(found[-1][1], flush=True)
     return all(right for right, _ in found)
 
 
-def _apart(task: tuple[str, int, str, int], small: bool) -> tuple[bool, str]:
+def _share(large: Any) -> None:
+    global _large
+    _large = large
+
+
+def _apart(kind: str, number: int, what: Any, device: torch.device, small: bool) -> tuple[bool, str]:
     """A check, or a case run once, in a process of its own."""
-    kind, operator_number, backend, number = task
-    operator, device = OPERATORS[operator_number], torch.device("cuda")
+    operator = OPERATORS[number]
     if kind == "check":
-        return check_one(device, operator, backend, small)
+        backend, name = what
+        return check_one(device, operator, backend, name, small)
     if kind == "blocks":
-        pin_blocks(number)
-    for _, works in operator.cases(Clock(device, rounds=1), small=small):
-        for name, work in works.items():
-            if name.startswith("sketchynet") == (kind == "blocks"):
-                with contextlib.suppress(*FAILURES):  # blocks too big for the device; rivals tell it when timed
-                    work()
+        pin_blocks(what)
+    # What fails here, blocks too big for the device for one, tells it when it is timed.
+    with _large if operator is match_rank else contextlib.nullcontext(), contextlib.suppress(*FAILURES):
+        for _, works in operator.cases(Clock(device, rounds=1), small=small):
+            for name, work in works.items():
+                if name.startswith("sketchynet") == (kind == "blocks"):
+                    with contextlib.suppress(*FAILURES):
+                        work()
     return True, ""
 
 
-def check_and_compile(small: bool) -> bool:
-    """`check` on the GPU while every kernel that will be timed, and every rival, is compiled: side by side, as
-    compilers take most of the time. What they make lies in the caches of Triton and torch afterwards."""
-    tasks = [("check", o, backend, 0) for backend in ("triton", "eager") for o in range(len(OPERATORS))]
-    tasks += [("blocks", o, "triton", n) for o in range(len(OPERATORS)) for n in range(MOST_BLOCKS)]
-    tasks += [("rivals", o, "", 0) for o in range(len(OPERATORS))]
-    with ProcessPoolExecutor(min(12, os.cpu_count() or 1), mp_context=multiprocessing.get_context("spawn")) as pool:
-        futures = [pool.submit(_apart, task, small) for task in tasks]
+def check_and_compile(device: torch.device, small: bool) -> bool:
+    """`check` while every kernel that will be timed, and every rival, is compiled: side by side, as compilers take most
+    of the time. What they make lies in the caches of Triton and torch afterwards."""
+    numbers = range(len(OPERATORS))
+    tasks: list[tuple[str, int, Any]] = [("check", number, (backend, name)) for number, backend, name in checks(device)]
+    tasks += [("rivals", number, None) for number in numbers]
+    tasks += [("blocks", number, choice) for number in numbers for choice in range(MOST_BLOCKS)]
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(
+        min(16, os.cpu_count() or 1), context, _share, (context.Semaphore(LARGE_AT_ONCE),)
+    ) as pool:
+        futures = [pool.submit(_apart, *task, device, small) for task in tasks]
         found = [future.result() for future in futures]
     for _, line in filter(lambda answer: answer[1], found):
         print(line)
@@ -121,15 +139,16 @@ def pin_blocks(number: int | None) -> None:
         tuned.pin(None if number is None else min(number, len(tuned.configs) - 1))
 
 
-def measure(clock: Clock, small: bool) -> list[dict[str, Any]]:
-    """Rows of all operators, for as long as there is time."""
+def measure(clock: Clock, small: bool, folder: Path) -> tuple[list[dict[str, Any]], Path]:
+    """Rows of all operators, for as long as there is time, and their file, which holds them after every case."""
     size = 64 if small else None
     rates = {name: matmul_rate(clock, name, size) for name in ("fp32", "tf32", "bf16")}
     rates["copy"] = copy_rate(clock, 1 << 12 if small else None)
     print("ceilings: " + ", ".join(f"{n} {r / 1e12:.3g} TFLOP/s" for n, r in rates.items() if n != "copy"))
     print(f"          copy {rates['copy'] / 1e12:.3g} TB/s read and written")
     about = setting(clock.device)
-    found: list[dict[str, Any]] = []
+    name = re.sub(r"[^a-z0-9]+", "-", about["device"].lower()).strip("-")
+    found, path = list[dict[str, Any]](), folder / f"distance-{name}.jsonl"
     for operator in OPERATORS:
         for case, works in operator.cases(clock, small=small):
             print(f"\n{operator.NAME} {', '.join(f'{k} {v}' for k, v in case.items() if k not in ('flops', 'bytes'))}")
@@ -137,7 +156,7 @@ def measure(clock: Clock, small: bool) -> list[dict[str, Any]]:
                 rows = clock.compare(works, graphs=operator is not match_rank)  # ranks wait for the device
             except Deadline as reached:
                 print(f"  {reached}: give more --minutes")
-                return found
+                return found, path
             # Float32 ranks on a GPU are three products in bfloat16; the rivals' one is in TF32.
             split = operator is match_rank and clock.device.type == "cuda" and case["arithmetic"] == "fp32"
             unit = "bf16" if split else case["arithmetic"]
@@ -148,13 +167,15 @@ def measure(clock: Clock, small: bool) -> list[dict[str, Any]]:
                         row["bandwidth_share"] = case["bytes"] / (row["ms"] * 1e-3) / rates["copy"]
                 print(show(row), flush=True)
                 found.append({"operator": operator.NAME} | case | row | {"ceilings": rates} | about)
+            write_rows(path, found)
     if clock.device.type == "cpu":
         peak = match_rank.cpu_peak_bytes(2000 if small else 200_000)
         print(f"\nmatch_rank on the CPU, 1,000 queries: {peak / 2**20:.0f} MB beside the embeddings")
         for row in found:
             if row["operator"] == match_rank.NAME and row["competitor"] == "sketchynet":
                 row["peak_bytes"] = peak
-    return found
+        write_rows(path, found)
+    return found, path
 
 
 def plot(rows: list[dict[str, Any]], path: Path) -> bool:
@@ -218,16 +239,13 @@ def main(argv: list[str] | None = None) -> int:
     print("correctness against float64:")
     start = time.monotonic()
     if device.type == "cuda" and not arguments.check_only:
-        right = check_and_compile(arguments.small)
+        right = check_and_compile(device, arguments.small)
         print(f"  checked, and all kernels compiled, in {time.monotonic() - start:.0f} s")
     else:
         right = check(device, arguments.small)
     if arguments.check_only:
         return 0 if right else 1
-    rows = measure(clock, arguments.small)
-    name = re.sub(r"[^a-z0-9]+", "-", rows[0]["device"].lower()).strip("-") if rows else "none"
-    path = arguments.out / f"distance-{name}.jsonl"
-    write_rows(path, rows)
+    rows, path = measure(clock, arguments.small, arguments.out)
     print(f"\n{len(rows)} rows: {path}")
     if rows:
         plot(rows, path.with_suffix(".png"))

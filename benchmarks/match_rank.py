@@ -103,25 +103,27 @@ def float64_ranks(queries: Tensor, gallery: Tensor, target: Tensor) -> Tensor:
     return torch.stack(ranks)
 
 
-def check(device: torch.device, backend: str, *, small: bool) -> None:
+CHECKED = ("fp32", "bf16", "fp16")
+
+
+def check(device: torch.device, backend: str, name: str, *, small: bool) -> None:
     """Ranks against float64, on random and clustered embeddings with duplicates; raises AssertionError."""
     queries, rows, dim = (16, 300, 24) if small else (512, 300_000, 512) if device.type == "cuda" else (48, 6000, 512)
-    for name in ("fp32", "bf16", "fp16"):
-        for kind in ("random", "clustered"):
-            with arithmetic(name) as dtype:
-                q, g, target = embeddings(kind, queries, rows, dim, device, dtype)
-                g[rows // 2 : rows // 2 + 50] = g[:50].clone()
-                target[0], target[1] = 7, rows // 2 + 9
-                found = match_rank(q, g, target, backend=backend)
-                some = torch.arange(0, queries, max(1, queries // 24), device=device)
-                exact = float64_ranks(q[some], g, target[some])
-                wrong = (found[some] != exact).nonzero()[:, 0].tolist()
-                assert not wrong, f"{NAME} {name} {kind}: ranks {found[some][wrong]} are not float64's {exact[wrong]}"
-                near = nearest(q[some], g, 5, backend=backend)
-                for query, row in zip(q[some].double(), near.row, strict=True):
-                    squared = torch.cat([(query - part.double()).square().sum(dim=1) for part in g.split(1 << 17)])
-                    order = squared.sort(stable=True).indices[:5]
-                    assert torch.equal(row, order), f"nearest {name} {kind}: rows {row} are not float64's {order}"
+    for kind in ("random", "clustered"):
+        with arithmetic(name) as dtype:
+            q, g, target = embeddings(kind, queries, rows, dim, device, dtype)
+            g[rows // 2 : rows // 2 + 50] = g[:50].clone()
+            target[0], target[1] = 7, rows // 2 + 9
+            found = match_rank(q, g, target, backend=backend)
+            some = torch.arange(0, queries, max(1, queries // 24), device=device)
+            exact = float64_ranks(q[some], g, target[some])
+            wrong = (found[some] != exact).nonzero()[:, 0].tolist()
+            assert not wrong, f"{NAME} {name} {kind}: ranks {found[some][wrong]} are not float64's {exact[wrong]}"
+            near = nearest(q[some], g, 5, backend=backend)
+            for query, row in zip(q[some].double(), near.row, strict=True):
+                squared = torch.cat([(query - part.double()).square().sum(dim=1) for part in g.split(1 << 17)])
+                order = squared.sort(stable=True).indices[:5]
+                assert torch.equal(row, order), f"nearest {name} {kind}: rows {row} are not float64's {order}"
 
 
 _PEAK = """

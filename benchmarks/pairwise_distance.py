@@ -49,28 +49,32 @@ def cases(clock: Clock, *, small: bool) -> Iterator[tuple[dict[str, Any], dict[s
             yield figures | {"bytes": 4.0 * rows * rows * 7}, works
 
 
-def check(device: torch.device, backend: str, *, small: bool) -> None:
+CHECKED = {"fp32": 1e-4, "tf32": 2e-2, "bf16": 2e-2, "fp16": 5e-3}
+"""Arithmetics, and the greatest error of each."""
+
+
+def check(device: torch.device, backend: str, name: str, *, small: bool) -> None:
     """Against float64, near-equal rows and gradients included; raises AssertionError."""
     rows, dim = (40, 40) if small else (1000, 200) if device.type == "cuda" else (300, 120)
     generator = torch.Generator().manual_seed(0)
-    for name, tolerance in (("fp32", 1e-4), ("tf32", 2e-2), ("bf16", 2e-2), ("fp16", 5e-3)):
-        with arithmetic(name) as dtype:
-            x, y = (torch.randn(rows, dim, generator=generator) for _ in range(2))
-            y[: rows // 4] = x[: rows // 4] + 1e-3 * torch.randn(rows // 4, dim, generator=generator)
-            y[5] = x[9]
-            x, y = (t.to(device, dtype).requires_grad_() for t in (x, y))
-            upstream = torch.randn(rows, rows, generator=generator).to(device)
-            found = pairwise_distance(x, y, backend=backend)
-            found.backward(upstream)
-            a, b = (t.detach().double().requires_grad_() for t in (x, y))
-            squared = (a[:, None] - b[None]).square().sum(dim=2)
-            apart = squared > 0
-            exact = torch.where(apart, squared.masked_fill(~apart, 1.0).sqrt(), 0.0)
-            exact.backward(upstream.double())
-            error = ((found.double() - exact).abs() / exact.clamp(min=1e-30)).max().detach()
-            assert error <= tolerance, f"{NAME} {name}: distances are off by {float(error):.2e} of their size"
-            between = float(found[9, 5].detach())
-            assert between == 0, f"{NAME} {name}: equal rows are {between} apart"
-            for ours, theirs in ((x, a), (y, b)):
-                error = (ours.grad.double() - theirs.grad).norm() / theirs.grad.norm()
-                assert error <= tolerance, f"{NAME} {name}: gradients are off by {float(error):.2e} of their norm"
+    tolerance = CHECKED[name]
+    with arithmetic(name) as dtype:
+        x, y = (torch.randn(rows, dim, generator=generator) for _ in range(2))
+        y[: rows // 4] = x[: rows // 4] + 1e-3 * torch.randn(rows // 4, dim, generator=generator)
+        y[5] = x[9]
+        x, y = (t.to(device, dtype).requires_grad_() for t in (x, y))
+        upstream = torch.randn(rows, rows, generator=generator).to(device)
+        found = pairwise_distance(x, y, backend=backend)
+        found.backward(upstream)
+        a, b = (t.detach().double().requires_grad_() for t in (x, y))
+        squared = (a[:, None] - b[None]).square().sum(dim=2)
+        apart = squared > 0
+        exact = torch.where(apart, squared.masked_fill(~apart, 1.0).sqrt(), 0.0)
+        exact.backward(upstream.double())
+        error = ((found.double() - exact).abs() / exact.clamp(min=1e-30)).max().detach()
+        assert error <= tolerance, f"{NAME} {name}: distances are off by {float(error):.2e} of their size"
+        between = float(found[9, 5].detach())
+        assert between == 0, f"{NAME} {name}: equal rows are {between} apart"
+        for ours, theirs in ((x, a), (y, b)):
+            error = (ours.grad.double() - theirs.grad).norm() / theirs.grad.norm()
+            assert error <= tolerance, f"{NAME} {name}: gradients are off by {float(error):.2e} of their norm"

@@ -62,26 +62,30 @@ def cases(clock: Clock, *, small: bool) -> Iterator[tuple[dict[str, Any], dict[s
             yield {"B": rows, "Dt": dt, "Ds": ds, "arithmetic": name, "flops": flops}, works
 
 
-def check(device: torch.device, backend: str, *, small: bool) -> None:
+CHECKED = {"fp32": 1e-4, "tf32": 2e-2, "bf16": 2e-2, "fp16": 5e-3}
+"""Arithmetics, and the greatest error of each."""
+
+
+def check(device: torch.device, backend: str, name: str, *, small: bool) -> None:
     """Against float64 with whole matrices; raises AssertionError."""
     rows, canvases = (40, 2) if small else (700, 3) if device.type == "cuda" else (200, 2)
     generator = torch.Generator().manual_seed(0)
     content = (torch.arange(rows) % (rows - 5)).to(device)
     different = content[:, None] != content[None, :]
-    for name, tolerance in (("fp32", 1e-4), ("tf32", 2e-2), ("bf16", 2e-2), ("fp16", 5e-3)):
-        for normalize in (False, True):
-            with arithmetic(name) as dtype:
-                shapes = [(rows, 40), (rows, 40), (canvases, rows, 72), (rows, 72)]
-                ts, tp, ss, sp = (torch.randn(*s, generator=generator).to(device, dtype) for s in shapes)
-                options: dict[str, Any] = {"weights": (1.0, 0.5, 2.0), "delta": 0.7, "normalize": normalize}
-                ours = [t.clone().requires_grad_() for t in (ss, sp)]
-                loss = relational_huber(ts, tp, *ours, content=content, backend=backend, **options)
-                (3e4 * loss).backward()  # as a loss scale does: float16 would flush what one pair of so many does
-                exact = [t.double().requires_grad_() for t in (ss, sp)]
-                reference = relational_huber_eager(ts.double(), tp.double(), *exact, different, **options)
-                (3e4 * reference).backward()
-                error = float(((loss.double() - reference) / reference).detach().abs())
-                assert error <= tolerance, f"{NAME} {name}: the loss is off by {error:.2e} of itself"
-                for mine, theirs in zip(ours, exact, strict=True):
-                    error = float((mine.grad.double() - theirs.grad).norm() / theirs.grad.norm())
-                    assert error <= tolerance, f"{NAME} {name}: gradients are off by {error:.2e} of their norm"
+    tolerance = CHECKED[name]
+    for normalize in (False, True):
+        with arithmetic(name) as dtype:
+            shapes = [(rows, 40), (rows, 40), (canvases, rows, 72), (rows, 72)]
+            ts, tp, ss, sp = (torch.randn(*s, generator=generator).to(device, dtype) for s in shapes)
+            options: dict[str, Any] = {"weights": (1.0, 0.5, 2.0), "delta": 0.7, "normalize": normalize}
+            ours = [t.clone().requires_grad_() for t in (ss, sp)]
+            loss = relational_huber(ts, tp, *ours, content=content, backend=backend, **options)
+            (3e4 * loss).backward()  # as a loss scale does: float16 would flush what one pair of so many does
+            exact = [t.double().requires_grad_() for t in (ss, sp)]
+            reference = relational_huber_eager(ts.double(), tp.double(), *exact, different, **options)
+            (3e4 * reference).backward()
+            error = float(((loss.double() - reference) / reference).detach().abs())
+            assert error <= tolerance, f"{NAME} {name}: the loss is off by {error:.2e} of itself"
+            for mine, theirs in zip(ours, exact, strict=True):
+                error = float((mine.grad.double() - theirs.grad).norm() / theirs.grad.norm())
+                assert error <= tolerance, f"{NAME} {name}: gradients are off by {error:.2e} of their norm"
