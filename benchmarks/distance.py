@@ -198,17 +198,21 @@ def plot(rows: list[dict[str, Any]], path: Path) -> bool:
     for axis, ((operator, sizes), some) in zip(axes[:, 0], cases.items(), strict=True):
         names = [row["competitor"] for row in some]
         times = [row["ms"] for row in some]
-        colours = ["#1f6f8b" if name.startswith("sketchynet") else "#b8c4cc" for name in names]
-        bars = axis.barh(names, times, color=colours)
+        ours = [name.startswith("sketchynet") for name in names]
         spread = [[row["ms"] - row["ms_p20"] for row in some], [row["ms_p80"] - row["ms"] for row in some]]
-        axis.errorbar(times, names, xerr=spread, fmt="none", ecolor="black", elinewidth=0.8)
-        axis.bar_label(bars, [f" {t:.3g} ms" for t in times], fontsize=8)
+        pale, dark = (["#8fb9c8" if own else "#cfd8dd" for own in ours], ["#1f6f8b" if own else "#7b8b94" for own in ours])
+        alone = [row.get("device_ms") for row in some]
+        bars = axis.barh(names, times, xerr=spread, color=pale, error_kw={"elinewidth": 0.8})
+        axis.barh(names, [t or 0.0 for t in alone], height=0.4, color=dark)
+        labels = [f"{t:.3g} ms" + (f", device {d:.3g}" if d else "") for t, d in zip(times, alone, strict=True)]
+        axis.bar_label(bars, labels, padding=3, fontsize=8)
         axis.invert_yaxis()
-        axis.margins(x=0.15)
+        axis.margins(x=0.22)
         axis.set_title(f"{operator}  ({sizes})", fontsize=9, loc="left")
         axis.tick_params(labelsize=8)
         axis.spines[["top", "right"]].set_visible(False)
-    axes[-1, 0].set_xlabel("milliseconds, median (bars: 20 % to 80 %)", fontsize=8)
+    about = "milliseconds, median (lines: 20 % to 80 %); dark: the device alone, its launches recorded and replayed"
+    axes[-1, 0].set_xlabel(about, fontsize=8)
     figure.suptitle(f"{rows[0]['device']}, torch {rows[0]['torch']}", fontsize=10)
     figure.savefig(path, dpi=130)
     print(f"drawn: {path}")

@@ -55,7 +55,7 @@ CHECKED = {"fp32": 1e-4, "tf32": 2e-2, "bf16": 2e-2, "fp16": 5e-3}
 
 def check(device: torch.device, backend: str, name: str, *, small: bool) -> None:
     """Against float64, near-equal rows and gradients included; raises AssertionError."""
-    rows, dim = (40, 40) if small else (1000, 200) if device.type == "cuda" else (300, 120)
+    rows, dim = (40, 40) if small else (400, 200) if device.type == "cuda" else (300, 120)
     generator = torch.Generator().manual_seed(0)
     tolerance = CHECKED[name]
     with arithmetic(name) as dtype:
