@@ -77,3 +77,51 @@ def test_pinned_blocks_are_taken_untimed(tuner) -> None:
     tuned.pin(2)
     tuned.launch(lambda meta: (1,), torch.zeros(4, 4), torch.ones(4), 4)
     assert timed == [] and kernel.launched[-1]["BM"] == 64 and tuned.choices == [{"BM": 64}]
+
+
+class Compiled:
+    """What a launch leaves behind: launched itself from then on."""
+
+    def __init__(self) -> None:
+        self.launched: list[tuple[Any, ...]] = []
+
+    def __getitem__(self, grid: tuple[int, ...]) -> Any:
+        return lambda *arguments: self.launched.append((grid, *arguments))
+
+
+class Compiling(Kernel):
+    arg_names = ("x", "rate", "n", "BM", "FLAG")
+
+    def __getitem__(self, grid: Any) -> Any:
+        def compile_and_launch(*arguments: Any, **meta: Any) -> Compiled:
+            self.launched.append(meta)
+            return Compiled()
+
+        return compile_and_launch
+
+
+def test_a_kernel_is_bound_once_for_each_kind_of_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tiles, "interpreting", lambda: False)
+    monkeypatch.setattr(tiles, "_compiled", {})
+    kernel, x = Compiling(), torch.zeros(64)
+    for rate, n in ((0.5, 32), (0.25, 48)):  # multiples of 16, and any real number, are of one kind
+        tiles.launch(kernel, (3,), x, rate, n, FLAG=True, BM=16, num_warps=2)
+    (compiled, _), = tiles._compiled.values()
+    assert len(kernel.launched) == 1
+    assert compiled.launched == [((3, 1, 1), x, 0.25, 48, 16, True)]  # constants in the kernel's order
+    others = [(x.half(), 32, {}), (x[1:], 32, {}), (x, 1, {}), (x, 33, {}), (x, 1 << 40, {}), (x, 32, {"num_warps": 4})]
+    for tensor, n, changed in others:
+        tiles.launch(kernel, (3,), tensor, 0.5, n, **({"FLAG": True, "BM": 16, "num_warps": 2} | changed))
+    assert len(kernel.launched) == 1 + len(others) == len(tiles._compiled)
+
+
+@pytest.mark.parametrize("across, count, processors", [(32, 1024, 132), (1, 7, 132), (400, 3, 132), (32, 835, 108)])
+def test_a_gallery_is_split_so_that_no_processor_waits_long(across: int, count: int, processors: int) -> None:
+    from sketchynet.ops.kernels import match_rank
+
+    def turns(parts: int) -> int:
+        return tiles.cdiv(across * parts, processors) * tiles.cdiv(count, parts)
+
+    parts = match_rank._splits(across, count, processors)
+    assert 1 <= parts <= count
+    assert turns(parts) <= 1.05 * min(turns(p) for p in range(1, count + 1)) + 1

@@ -97,3 +97,42 @@ def test_the_check_of_queries_names_the_row() -> None:
     queries[3, 1] = float("nan")
     with pytest.raises(InputError, match="query row 3 of 5 is not finite"):
         match_rank(queries[:5], gallery[:40], target[:5] % 20, backend="triton")
+
+
+def _summed_in_order(x: np.ndarray, y: np.ndarray) -> float:
+    """float32 sum of the products, one after the other, each sum truncated as tensor cores do."""
+    total = np.float32(0.0)
+    for product in x.astype(np.float64) * y.astype(np.float64):
+        exact = np.float64(total) + product
+        total = np.float32(exact)
+        if abs(np.float64(total)) > abs(exact):
+            total = np.nextafter(total, np.float32(0.0))
+    return float(total)
+
+
+@pytest.mark.parametrize("kind", ["random", "aligned", "rising", "falling"])
+def test_the_bound_covers_sums_in_order(kind: str) -> None:
+    """Query's and row's part of the bound against what products are off by, with truncated sums of single products."""
+    generator = torch.Generator().manual_seed(6)
+    x, y = (torch.randn(8, 512, generator=generator) for _ in range(2))
+    if kind != "random":
+        x, y = x.abs(), y.abs()
+    if kind in ("rising", "falling"):  # where the elements that are in few sums are large, and where they are small
+        ramp = torch.linspace(-3, 3, 512).exp()
+        x, y = x * (ramp if kind == "rising" else ramp.flip(0)), y * (ramp if kind == "rising" else ramp.flip(0))
+    x, y = x.bfloat16(), y.bfloat16()
+    bad = torch.full((), 1 << 60)
+    parts = [[float(kernels.measured(row[None], bad, share=0.0)[3]) for row in rows] for rows in (x, y)]
+    for i in range(8):
+        a, b = x[i].float().numpy(), y[i].float().numpy()
+        off = abs(_summed_in_order(a, b) - float(a.astype(np.float64) @ b.astype(np.float64)))
+        # Each part holds half a unit more for every norm than the sums ask.
+        assert off <= parts[0][i] + parts[1][i]
+
+
+def test_a_target_outside_of_the_gallery_is_named_in_the_end() -> None:
+    queries, gallery, target = embeddings("random", torch.float32)
+    for wrong in (-1, 300):
+        target[4] = wrong
+        with pytest.raises(InputError, match=f"target {wrong} of query 4 is no row of a gallery of 300 photos"):
+            match_rank(queries, gallery, target, backend="triton")
