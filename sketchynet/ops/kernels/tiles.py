@@ -133,7 +133,7 @@ def float32_product(a: Tensor, b: Tensor) -> Tensor:
 def as_tf32(x):
     """float32 rounded to the 11 bits that TF32 products read: sums of such numbers agree with their products."""
     rounded = ((x.to(tl.int32, bitcast=True) + 0x1000) & -0x2000).to(tl.float32, bitcast=True)
-    return tl.where(x == x, rounded, x)  # the bits of a GPU's NaN, all ones, would round to zero
+    return tl.where(x == x, rounded, x)  # noqa: PLR0124  the bits of a GPU's NaN, all ones, would round to zero
 
 
 def precision_of(dtype: torch.dtype) -> str:
