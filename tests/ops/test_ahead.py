@@ -12,7 +12,7 @@ assert os.environ.get("TRITON_INTERPRET") != "1", "the interpreter does not comp
 
 from ahead import SHARED_LIMIT, Report, compile_for
 
-from sketchynet.ops.kernels import hard_negatives, match_rank, nearest, pairwise_distance, relational_huber
+from sketchynet.ops.kernels import hard_negatives, match_rank, nearest, pairwise_distance, relational_huber, relational_tiles
 
 F, H, L, I, B8, F64 = "*fp32", "*bf16", "*i64", "*i32", "*i8", "*fp64"
 
@@ -51,7 +51,7 @@ KERNELS: dict[str, tuple[Any, Any, dict[str, str], dict[str, Any]]] = {
         {"NEAR_SHARE": 0.015625, "SQUARED": False, "TILE": 32},
     ),
     "huber": (
-        relational_huber.huber_kernel,
+        relational_tiles.huber_kernel,
         relational_huber.huber_tuned,
         {name: H for name in ("t_rows", "t_columns", "s_rows", "s_columns", "weights")}
         | {name: F for name in ("notes", "sums", "row_sums", "column_sums")}
@@ -60,14 +60,14 @@ KERNELS: dict[str, tuple[Any, Any, dict[str, str], dict[str, Any]]] = {
         | {"EVEN": True, "T_PRECISION": "tf32", "S_PRECISION": "tf32", "SIZE": 1},
     ),
     "prepare": (
-        relational_huber.prepare_kernel,
+        relational_tiles.prepare_kernel,
         {"BP": 4, "BD": 256},
         {name: H for name in ("t_sketch", "t_photo", "s_sketch", "s_photo", "t_packed", "s_packed")}
         | {name: F for name in ("pairs", "notes")},
         {"UNIQUE": True},
     ),
     "collect": (
-        relational_huber.collect_kernel,
+        relational_tiles.collect_kernel,
         {"CROSS_BM": 128, "CROSS_BN": 128, "AMONG_BM": 64, "AMONG_BN": 128, "BT": 32, "BP": 128, "BL": 1024},
         {f"{name}_{what}": F for name in ("cross", "among") for what in ("sums", "rows", "columns")}
         | {"notes": F, "out": F, "totals": F64}
@@ -75,7 +75,7 @@ KERNELS: dict[str, tuple[Any, Any, dict[str, str], dict[str, Any]]] = {
         {"STORE": True, "MIRROR": True, "FIRST": True, "LAST": True},
     ),
     "finish": (
-        relational_huber.finish_kernel,
+        relational_tiles.finish_kernel,
         {"BP": 4, "BD": 256},
         {name: H for name in ("s_sketch", "s_photo", "sketch_gradient", "photo_gradient")}
         | {name: F for name in ("upstream", "sketch_products", "photo_products", "notes")}

@@ -7,12 +7,13 @@ Products of half precision are exact in the tensor cores' float32 sums. Float32 
 bfloat16 parts, x = h + l + r with |l| ≤ 2⁻⁸|x| and |r| ≤ 2⁻¹⁶|x|, and multiplied as l·h' + h·l' + h·h': three
 products at the rate of bfloat16. What is left out, l·l' + r·g + x·r', is at most SPLIT_ERROR·|x||g|.
 
-What a product is off by is at most u·Σ|partial sums|, and a partial sum at most the norms of the elements it is of. So
-an element counts by the sums that it is in (`sums_of`), and with |x||g| ≤ (|x|² + |g|²)/2 the bound has a part of the
-query and one of the row, two thirds of what `bounds` states for any order of sums. The counting kernel counts what is nearer for sure and marks what rounding may decide, one bit for each row, so that
-its loop has no branch and the next tile's rows are under way while it compares. Another decides the marked rows by
-squared differences in float64. Nothing waits for the device before the last chunk is under way, and the first
-chunk's norms are under way before anything is asked of the queries: the device has nothing else to do then.
+What a product is off by is at most u·Σ|partial sums|, and a partial sum at most the norms of the elements it is of.
+So an element counts by the sums that it is in (`sums_of`), and with |x||g| ≤ (|x|² + |g|²)/2 the bound has a part of
+the query and one of the row, at D = 512 two thirds of what `bounds` states for any order of sums. The counting kernel
+counts what is nearer for sure and marks what rounding may decide, one bit for each row, so that its loop has no
+branch and the next tile's rows are under way while it compares. Another decides the marked rows by squared
+differences in float64. Nothing waits for the device before the last chunk is under way, and the first chunk's norms
+are under way before anything is asked of the queries: the device has nothing else to do then.
 """
 
 from __future__ import annotations

@@ -130,6 +130,10 @@ def test_the_bound_covers_sums_in_order(kind: str) -> None:
         assert off <= parts[0][i] + parts[1][i]
 
 
+def test_products_are_summed_in_the_steps_that_the_bound_counts() -> None:
+    assert all(blocks["BK"] <= 64 and blocks["BN"] <= kernels.SLACK_ROWS for blocks in kernels.count_tuned.choices)
+
+
 def test_a_target_outside_of_the_gallery_is_named_in_the_end() -> None:
     queries, gallery, target = embeddings("random", torch.float32)
     for wrong in (-1, 300):
