@@ -12,7 +12,14 @@ assert os.environ.get("TRITON_INTERPRET") != "1", "the interpreter does not comp
 
 from ahead import SHARED_LIMIT, Report, compile_for
 
-from sketchynet.ops.kernels import hard_negatives, match_rank, nearest, pairwise_distance, relational_huber, relational_tiles
+from sketchynet.ops.kernels import (
+    hard_negatives,
+    match_rank,
+    nearest,
+    pairwise_distance,
+    relational_huber,
+    relational_tiles,
+)
 
 F, H, L, I, B8, F64 = "*fp32", "*bf16", "*i64", "*i32", "*i8", "*fp64"
 
