@@ -48,7 +48,7 @@ def qmul_v1() -> Recipe:
             canvas=256,
             train_sizes=(128, 128, 256),
             optimization=OptimizationConfig(
-                epochs=27,
+                epochs=24,
                 batch_size=24,
                 batches="mixed",
                 learning_rate=1e-3,
@@ -65,7 +65,7 @@ def qmul_v1() -> Recipe:
             canvases=(64, 128, 192, 256),
             canvases_per_step=3,
             optimization=OptimizationConfig(
-                epochs=20,
+                epochs=15,
                 batch_size=24,
                 batches="mixed",
                 learning_rate=1e-3,
@@ -81,7 +81,7 @@ def qmul_v1() -> Recipe:
         selector=SelectorConfig(
             reads="statistics",  # cost nothing beside a canvas; 985 rewarded drawings teach a GRU no more
             folds=2,
-            fold_epochs=16,
+            fold_epochs=12,
             views=4,
             gradient="expected",
             budget=0.304,  # 0.2533 GFLOPs
