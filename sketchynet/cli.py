@@ -11,7 +11,7 @@ from pathlib import Path
 
 from sketchynet.cli_data import add_data_commands
 from sketchynet.cli_embed import add_embed_command
-from sketchynet.cli_results import add_results_commands, execution_of
+from sketchynet.cli_results import add_results_commands, execution_of, threads_of_each
 from sketchynet.cli_track import add_track_commands
 from sketchynet.errors import InputError
 from sketchynet.version import __version__
@@ -53,6 +53,7 @@ def parser() -> argparse.ArgumentParser:
         "--or-resume", action="store_true", help="if --output or --storage holds a run of this recipe, go on with it (queued jobs)"
     )
     train.add_argument("--stage", action="append", choices=STAGES, help="run this stage alone (may be repeated)")
+    train.add_argument("--jobs", type=int, default=1, metavar="N", help="train N networks that do not need each other side by side, each in a process of its own (default: 1)")
     _execution(train)
     _places(train)
     _experiment(train)
@@ -95,7 +96,7 @@ def _execution(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--profile", action="store_true", help="trace some steps of every stage into RUN/profile")
     command.add_argument("--gpu", action="store_true", help="train on CUDA, one GPU a worker")
-    command.add_argument("--threads", type=int, metavar="N", help="CPU threads of this process (with --workers 0), or of each of several --jobs")
+    command.add_argument("--threads", type=int, metavar="N", help="CPU threads of this process (with --workers 0; default: the cores), and of each of several --jobs (default: their share of the cores)")
     command.add_argument("--track", choices=("mlflow", "jsonl", "none"), default="mlflow", help="where records go")
 
 
@@ -134,7 +135,14 @@ def _train(options: argparse.Namespace) -> None:
         if held and load_recipe(folder.recipe) != recipe:
             raise InputError(f"{folder.kept} holds a run of another recipe: see its recipe.json, or give another {option}")
     stages = tuple(s for s in STAGES if s in (options.stage or STAGES))
-    execution = execution_of(options, experiment=options.experiment, stages=stages)
+    execution = execution_of(
+        options, experiment=options.experiment, stages=stages, jobs=options.jobs, threads=threads_of_each(options)
+    )
+    if execution.jobs > 1 and execution.workers:
+        raise InputError(
+            f"--jobs {execution.jobs} trains networks beside each other in processes of this machine, "
+            f"--workers {execution.workers} each of them on Ray: give one"
+        )
     places = Places(folder, options.data, options.cache, options.weights)
     summary = run_pipeline(recipe, places, execution)
     _conclude(folder, summary, execution)

@@ -48,11 +48,12 @@ def execution_of(options: argparse.Namespace, *, experiment: str, **others: Any)
     """How the options say that a pipeline runs; sets the CPU threads of this process."""
     from sketchynet.pipeline import Execution
 
+    for name in ("jobs", "threads"):
+        if (given := getattr(options, name)) is not None and given < 1:
+            raise InputError(f"--{name} {given}: give at least 1")
     if options.threads is not None:
         import torch
 
-        if options.threads < 1:
-            raise InputError(f"--threads {options.threads}: give at least 1")
         torch.set_num_threads(options.threads)
     return Execution(
         workers=options.workers,
@@ -66,6 +67,11 @@ def execution_of(options: argparse.Namespace, *, experiment: str, **others: Any)
         experiment=experiment,
         **others,
     )
+
+
+def threads_of_each(options: argparse.Namespace) -> int:
+    """CPU threads of each of several ``--jobs``: as asked, or an equal share of the cores."""
+    return options.threads or max(1, (os.cpu_count() or 1) // options.jobs)
 
 
 def _usage(options: argparse.Namespace) -> None:
@@ -124,8 +130,6 @@ def _run(options: argparse.Namespace) -> None:
     from sketchynet.recipes import find_recipe
     from sketchynet.recipes.experiments import find_experiment
 
-    if options.jobs < 1:
-        raise InputError(f"--jobs {options.jobs}: give at least 1")
     experiment = find_experiment(options.name, find_recipe(options.recipe)).only(options.only)
     execution = execution_of(options, experiment=experiment.name)
     print(
@@ -135,7 +139,7 @@ def _run(options: argparse.Namespace) -> None:
             options.output,
             execution,
             jobs=options.jobs,
-            threads=options.threads or max(1, (os.cpu_count() or 1) // options.jobs),
+            threads=threads_of_each(options),
             borrow=options.borrow,
             data=options.data,
             cache=options.cache,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from sketchynet import checkpoint
 from sketchynet.config import Recipe
+from sketchynet.distributed.side_by_side import train_side_by_side
 from sketchynet.errors import InputError
 from sketchynet.pictures import draw_pictures
 from sketchynet.plots import has_curves, training_curves
@@ -35,7 +36,7 @@ from sketchynet.stages.run_folder import RunFolder
 from sketchynet.stages.runtime import FrozenStudents, LocalRuntime, Report, Rollout, Runtime
 from sketchynet.stages.selector import train_selector
 from sketchynet.stages.task import Task, task_of
-from sketchynet.stages.train import Places, train_networks
+from sketchynet.stages.train import Places, planned_networks, train_networks
 from sketchynet.storage import download, is_local, run_lock
 from sketchynet.tracking import Tracker, make_tracker, read_journal
 
@@ -54,6 +55,10 @@ class Execution:
     """0: in this process; else so many Ray Train workers."""
     actors: int = 2
     """Rollout actors (with ``workers`` ≥ 1)."""
+    jobs: int = 1
+    """Networks trained at a time, where more than one each in a process of its own (with ``workers`` 0)."""
+    threads: int = 1
+    """CPU threads of each of several ``jobs``."""
     actor_gpus: float = 0.0
     """Share of a GPU that each of them has; 0: a CPU."""
     gpu: bool = False
@@ -74,33 +79,33 @@ class Recorder:
 
     def __init__(self, tracker: Tracker) -> None:
         self._tracker = tracker
-        self._stage: str | None = None
-        self._bar: tqdm | None = None
+        self._bars: dict[str, tqdm] = {}
+        """Of the stages that are under way."""
 
     def __call__(self, report: Report) -> None:
+        bar = self._bars.get(report.stage)
         if report.kind == "start":
             self._begin(report)
-        elif report.kind == "progress" and self._bar is not None:
-            self._bar.n = round(report.step + report.metrics["share"], 2)
-            self._bar.refresh()
+        elif report.kind == "progress" and bar is not None:
+            bar.n = round(report.step + report.metrics["share"], 2)
+            bar.refresh()
         elif report.kind == "metrics":
             self._tracker.metrics(report.stage, report.metrics, report.step)
-            if self._bar is not None:
-                self._bar.n = report.step
-                self._bar.set_postfix_str(_headline(report.metrics))
+            if bar is not None:
+                bar.n = report.step
+                bar.set_postfix_str(_headline(report.metrics))
         elif report.kind == "notice":
             tqdm.write(report.payload["text"], file=sys.stderr)
         elif report.kind == "artifact":
             self._tracker.artifact(Path(report.payload["path"]), report.stage)
         elif report.kind == "end":
-            self._finish(report.payload["status"])
+            self._finish(report.stage, report.payload["status"])
 
     def _begin(self, report: Report) -> None:
-        if self._stage is not None:  # workers that were started again begin their stage anew
-            self._close_bar()
-        self._stage = report.stage
+        if report.stage in self._bars:  # workers that were started again begin their stage anew
+            self._bars.pop(report.stage).close()
         self._tracker.stage_start(report.stage, report.payload.get("parameters", {}))
-        self._bar = tqdm(
+        self._bars[report.stage] = tqdm(
             total=report.payload["epochs"],
             initial=report.step,
             desc=f"{report.stage:<10}",
@@ -109,16 +114,10 @@ class Recorder:
             bar_format="{desc} {percentage:3.0f}%|{bar:24}| {n:.4g}/{total} epochs [{elapsed}<{remaining}] {postfix}",
         )
 
-    def _finish(self, status: str) -> None:
-        self._close_bar()
-        if self._stage is not None:
-            self._tracker.stage_end(self._stage, status)
-        self._stage = None
-
-    def _close_bar(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
-        self._bar = None
+    def _finish(self, stage: str, status: str) -> None:
+        if stage in self._bars:
+            self._bars.pop(stage).close()
+            self._tracker.stage_end(stage, status)
 
     def __enter__(self) -> Self:
         return self
@@ -127,7 +126,8 @@ class Recorder:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         status = "FINISHED" if kind is None else "FAILED" if issubclass(kind, Exception) else "KILLED"
-        self._finish(status)
+        for stage in list(self._bars):
+            self._finish(stage, status)
         self._tracker.end(status)
 
 
@@ -193,15 +193,27 @@ def _run_stages(recipe: Recipe, places: Places, execution: Execution, tracker: T
 
 def _train_networks(recipe: Recipe, places: Places, execution: Execution, recorder: Recorder) -> None:
     traces = _traces(places, execution)
-    job = partial(_train_metered, recipe=recipe, places=places, stages=execution.stages, traces=traces)
+    plan = planned_networks(recipe, execution.stages)
+    train = partial(_train_metered, recipe=recipe, places=places, traces=traces)
+    if execution.jobs > 1:
+        train_side_by_side(
+            plan,
+            train,
+            jobs=execution.jobs,
+            threads=execution.threads,
+            listener=recorder,
+            consoles=places.run.root / "consoles",
+            device=_device(execution),
+        )
+        return
     if execution.workers == 0:
-        job(LocalRuntime(device=_device(execution), listener=recorder))
+        train(plan.keys(), LocalRuntime(device=_device(execution), listener=recorder))
         return
     from sketchynet.distributed.training import run_training  # Ray is needed only where workers are asked for
 
     tqdm.write(f"starting {execution.workers} workers on Ray")
     run_training(
-        job,
+        partial(train, tuple(plan)),
         workers=execution.workers,
         storage=places.run.kept,
         name="networks",
@@ -217,9 +229,9 @@ def _train_networks(recipe: Recipe, places: Places, execution: Execution, record
 
 
 def _train_metered(
-    runtime: Runtime, *, recipe: Recipe, places: Places, stages: tuple[str, ...], traces: Path | None
+    names: Collection[str], runtime: Runtime, *, recipe: Recipe, places: Places, traces: Path | None
 ) -> None:
-    train_networks(MeteredRuntime(runtime, traces), recipe=recipe, places=places, stages=stages)
+    train_networks(names, MeteredRuntime(runtime, traces), recipe=recipe, places=places)
 
 
 def _traces(places: Places, execution: Execution) -> Path | None:

@@ -16,7 +16,7 @@ STAGES = ("teacher-0", "direct", "student", "fold-0", "fold-1", "selector")
 
 
 def _command(*arguments: object) -> list[str]:
-    return [sys.executable, "-m", "sketchynet.cli", "train", *map(str, arguments), "--track", "jsonl"]
+    return [sys.executable, "-m", "sketchynet.cli", "train", *map(str, arguments), "--track", "jsonl", "--threads", "1"]
 
 
 def _kill_when(stage: Path, command: list[str]) -> None:
@@ -33,7 +33,17 @@ def _kill_when(stage: Path, command: list[str]) -> None:
     assert not (stage / "final").exists(), f"{stage.name} was finished before it could be killed"
 
 
+def _check_equal(alone: Path, killed: Path) -> None:
+    for stage in STAGES:
+        expected, found = (load_file(run / stage / "final" / "network.safetensors") for run in (alone, killed))
+        assert expected.keys() == found.keys()
+        for name, tensor in expected.items():
+            assert tensor.equal(found[name]), f"{stage}: {name} differs"
+    assert (alone / "table.txt").read_text() == (killed / "table.txt").read_text()
+
+
 def test_killed_in_every_stage_and_resumed_is_bit_identical(tmp_path: Path) -> None:
+    """Alone, and with its networks trained side by side."""
     recipe = tmp_path / "small.json"
     recipe.write_text(
         small_recipe(
@@ -51,9 +61,9 @@ def test_killed_in_every_stage_and_resumed_is_bit_identical(tmp_path: Path) -> N
     for stage in STAGES[1:]:
         _kill_when(killed / stage, _command("--resume", killed, *cache))
     subprocess.run(_command("--resume", killed, *cache), check=True, capture_output=True, timeout=120)
-    for stage in STAGES:
-        expected, found = (load_file(run / stage / "final" / "network.safetensors") for run in (alone, killed))
-        assert expected.keys() == found.keys()
-        for name, tensor in expected.items():
-            assert tensor.equal(found[name]), f"{stage}: {name} differs"
-    assert (alone / "table.txt").read_text() == (killed / "table.txt").read_text()
+    _check_equal(alone, killed)
+
+    beside, jobs = tmp_path / "beside", ("--jobs", 2)
+    _kill_when(beside / "student", _command(recipe, "--output", beside, *cache, *jobs))
+    subprocess.run(_command("--resume", beside, *cache, *jobs), check=True, capture_output=True, timeout=120)
+    _check_equal(alone, beside)

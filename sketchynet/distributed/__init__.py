@@ -1,5 +1,5 @@
-"""Running stages on several processes.
+"""Running stages on several processes, of this machine or of a cluster.
 
-``runtime`` needs torch alone; ``session``, ``training`` and ``rollouts`` need Ray, which is why nothing is
-imported here: training in one process works where Ray is not installed.
+``processes``, ``side_by_side`` and ``runtime`` need torch alone; ``session``, ``training`` and ``rollouts`` need Ray,
+which is why nothing is imported here: training on one machine works where Ray is not installed.
 """

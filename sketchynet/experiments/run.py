@@ -18,8 +18,8 @@ from tqdm import tqdm
 
 from sketchynet import checkpoint
 from sketchynet.config import Recipe
+from sketchynet.distributed.processes import Ended, Post, Processes
 from sketchynet.errors import InputError
-from sketchynet.experiments.processes import CONSOLE_NAME, Ended, Processes
 from sketchynet.experiments.sharing import (
     Known,
     borrow_stages,
@@ -36,6 +36,8 @@ from sketchynet.results.summary import SUMMARY_NAME, add_membership, read_summar
 from sketchynet.stages.run_folder import RunFolder
 from sketchynet.stages.train import Places
 from sketchynet.tracking import import_journal, make_tracker
+
+_CONSOLE = "console.txt"
 
 
 @dataclass(frozen=True)
@@ -153,9 +155,9 @@ class _Series:
                     if places is None:
                         bar.update()
                         continue
-                    console = places.run.root / CONSOLE_NAME
+                    console = places.run.root / _CONSOLE
                     tqdm.write(f"  started: {job.name}; {console}")
-                    work = partial(run_pipeline, job.recipe, places, replace(apart, stages=_stages(job)))
+                    work = partial(_run_apart, job.recipe, places, replace(apart, stages=_stages(job)))
                     processes.start(job.name, work, console)
                     running[job.name] = job, places
                 for ended in processes.wait():
@@ -211,6 +213,11 @@ class _Series:
 
     def _known(self) -> Known:
         return list(known_runs(self.places))
+
+
+def _run_apart(recipe: Recipe, places: Places, execution: Execution, post: Post) -> None:
+    """A run in a process of its own, whose records are its own as well: nothing is posted."""
+    run_pipeline(recipe, places, execution)
 
 
 def _stages(job: _Job) -> tuple[str, ...]:

@@ -15,9 +15,9 @@ from sketchynet import checkpoint
 from sketchynet.config import Recipe, load_recipe
 from sketchynet.errors import InputError
 from sketchynet.results.summary import BORROWED_NAME
-from sketchynet.stages.run_folder import RunFolder
-
-_EMBEDDINGS = "teacher-embeddings"
+from sketchynet.stages.folds import fold_name
+from sketchynet.stages.run_folder import TEACHER_EMBEDDINGS, RunFolder
+from sketchynet.stages.train import planned_networks
 
 Known = Sequence[tuple[RunFolder, Recipe]]
 """Runs on disk, each with its recipe."""
@@ -45,9 +45,9 @@ def stage_keys(recipe: Recipe) -> dict[str, str]:
     shared = {key: values[key] for key in ("seed", "data", "augmentation", "recognition")}
     teacher, student, selector = values["teacher"], values["student"], values["selector"]
     member = shared | {"teacher": _without(teacher, "members", "flip")}
-    keys: dict[str, object] = {f"teacher-{n}": member | {"member": n} for n in range(recipe.teacher.members)}
+    keys: dict[str, object] = {RunFolder.teacher(n): member | {"member": n} for n in range(recipe.teacher.members)}
     full = shared | {"teacher": teacher}
-    keys[_EMBEDDINGS] = {"embeddings": full}
+    keys[TEACHER_EMBEDDINGS] = {"embeddings": full}
     fitted = {key: selector[key] for key in ("folds", "holdout")}
     direct = shared | {"student": _without(student, "direct", "distillation", "gallery", "dimensions"), "fitted": fitted}
     distilled = recipe.student.distillation.ranking_share < 1.0
@@ -55,7 +55,7 @@ def stage_keys(recipe: Recipe) -> dict[str, str]:
     learnt = full | direct | {"taught": taught} if distilled else direct
     keys |= {"direct": direct, "student": learnt}
     for fold in range(recipe.selector.folds):
-        keys[f"fold-{fold}"] = learnt | {"fold": fold, "epochs": selector["fold_epochs"]}
+        keys[fold_name(fold)] = learnt | {"fold": fold, "epochs": selector["fold_epochs"]}
     keys["selector"] = learnt | {"selector": selector}
     return {name: json.dumps(key, sort_keys=True) for name, key in keys.items()}
 
@@ -66,20 +66,16 @@ def _without(section: dict[str, object], *names: str) -> dict[str, object]:
 
 def needed_stages(recipe: Recipe, *, teacher: bool) -> dict[str, str]:
     """The keys of the stages that a run of the recipe goes through, with a full network or without one."""
-    def needed(name: str) -> bool:
-        if name.startswith("teacher"):
-            return teacher
-        if name.startswith(("fold-", "selector")):
-            return recipe.selector.train
-        return name != "direct" or recipe.student.direct
-
-    return {name: key for name, key in stage_keys(recipe).items() if needed(name)}
+    needed = {*planned_networks(recipe, ("teacher", "student") if teacher else ("student",))}
+    if recipe.selector.train:
+        needed.add("selector")
+    return {name: key for name, key in stage_keys(recipe).items() if name in needed}
 
 
 def is_finished(run: RunFolder, stage: str) -> bool:
     """Whether a run has the result of a stage."""
     folder = run.stage(stage)
-    return folder.exists() if stage == _EMBEDDINGS else (folder / "final").exists()
+    return folder.exists() if stage == TEACHER_EMBEDDINGS else (folder / "final").exists()
 
 
 def finished_stages(known: Known) -> dict[str, tuple[RunFolder, str]]:

@@ -35,7 +35,12 @@ class Folds:
     @property
     def judges(self) -> tuple[str, ...]:
         """Names of the stages that train the rewarding students."""
-        return tuple(f"fold-{n}" for n in range(len(self.rewarded))) if self.cross_fitted else ("student",)
+        return tuple(map(fold_name, range(len(self.rewarded)))) if self.cross_fitted else ("student",)
+
+
+def fold_name(fold: int) -> str:
+    """Name of the stage that trains the rewarding student of a fold."""
+    return f"fold-{fold}"
 
 
 def drawing_folds(data: LabelledSet, settings: SelectorConfig, *, seed: int) -> Folds:

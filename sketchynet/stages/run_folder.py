@@ -9,6 +9,9 @@ from pathlib import Path
 from sketchynet.errors import InputError
 from sketchynet.storage import can_reach, is_local, storage_place
 
+TEACHER_EMBEDDINGS = "teacher-embeddings"
+"""Name of the stage that asks the finished full network about all training examples."""
+
 
 @dataclass(frozen=True)
 class RunFolder:
@@ -52,14 +55,15 @@ class RunFolder:
         """The finished checkpoint of a stage."""
         return self.kept / name / "final"
 
-    def teacher(self, member: int) -> str:
+    @staticmethod
+    def teacher(member: int) -> str:
         """Name of the stage that trains a member of the full network."""
         return f"teacher-{member}"
 
     @property
     def teacher_embeddings(self) -> Path:
         """What the full network said of all training examples."""
-        return self.kept / "teacher-embeddings"
+        return self.kept / TEACHER_EMBEDDINGS
 
     def keep(self, path: Path) -> None:
         """Copies a file of ``root`` to the storage, where that is another place."""

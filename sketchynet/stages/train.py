@@ -1,7 +1,7 @@
-"""All networks that are trained by gradient, in their order: one job for one group of workers.
+"""All networks that are trained by gradient: which there are, what each needs, and how it is trained.
 
-Starting a group of workers costs more than a small stage, so a job runs the stages one after another.
-Finished stages are skipped, which makes every job its own resume.
+Starting a group of workers costs more than a small network, so one job trains several, one after another. Those
+that are finished are skipped, which makes every job its own resume.
 """
 
 from __future__ import annotations
@@ -16,11 +16,14 @@ from sketchynet.config import Recipe
 from sketchynet.data import LabelledSet, PairedSet, load_labelled, load_pairs
 from sketchynet.errors import InputError
 from sketchynet.stages.allocator import keep_freed_memory
-from sketchynet.stages.run_folder import RunFolder
+from sketchynet.stages.folds import Folds, fold_name
+from sketchynet.stages.run_folder import TEACHER_EMBEDDINGS, RunFolder
 from sketchynet.stages.runtime import Runtime, agreed
 from sketchynet.stages.student import Student, train_student
 from sketchynet.stages.task import TRAIN, task_of
 from sketchynet.stages.teacher import train_member
+
+_DIRECT, _STUDENT = "direct", "student"
 
 
 @dataclass(frozen=True)
@@ -60,8 +63,29 @@ class Places:
         )
 
 
-def train_networks(runtime: Runtime, *, recipe: Recipe, places: Places, stages: Collection[str]) -> None:
-    """Trains the full network (stage ``teacher``) and the students (stage ``student``)."""
+def planned_networks(recipe: Recipe, stages: Collection[str]) -> dict[str, frozenset[str]]:
+    """What a run trains, in order, each with those of it that must be finished before.
+
+    Args:
+        stages: of ``teacher`` (the full network, and what it says of the training examples) and ``student``.
+    """
+    plan: dict[str, frozenset[str]] = {}
+    if "teacher" in stages:
+        members = [RunFolder.teacher(member) for member in range(recipe.teacher.members)]
+        plan |= dict.fromkeys(members, frozenset())
+        plan[TEACHER_EMBEDDINGS] = frozenset(members)
+    if "student" in stages:
+        taught = frozenset({TEACHER_EMBEDDINGS} & plan.keys()) if _distils(recipe) else frozenset()
+        if recipe.student.direct:
+            plan[_DIRECT] = frozenset()
+        plan[_STUDENT] = taught
+        if recipe.selector.train:
+            plan |= {fold_name(fold): taught for fold in range(recipe.selector.folds)}
+    return plan
+
+
+def train_networks(names: Collection[str], runtime: Runtime, *, recipe: Recipe, places: Places) -> None:
+    """Trains those of the :func:`planned_networks` that are named, in the order of the names."""
     keep_freed_memory()
     run = places.run
     if runtime.world_size > 1 and not run.recipe.exists():
@@ -70,22 +94,30 @@ def train_networks(runtime: Runtime, *, recipe: Recipe, places: Places, stages: 
             "that all machines share; give such a folder as --output, or a URL as --storage"
         )
     task = task_of(recipe, places.load(recipe, progress=False))
-    folds = task.folds()
-    if "teacher" in stages:
-        for member in range(recipe.teacher.members):
-            train_member(member, task, runtime, run, sketches=task.indices(TRAIN), weights=places.weights)
-        task.store_teacher(runtime, run)
-    if "student" in stages:
-        distilled = recipe.student.distillation.ranking_share < 1.0
-        if distilled and not agreed(runtime, checkpoint.is_complete(run.teacher_embeddings)):
-            raise InputError(f"{run.root} has no finished teacher to distil from; run --stage teacher first")
-        jobs = [Student("direct", folds.student, distilled=False)] if recipe.student.direct else []
-        jobs.append(Student("student", folds.student, distilled=distilled))
-        if folds.cross_fitted and recipe.selector.train:
-            epochs = recipe.selector.fold_epochs
-            jobs += [
-                Student(name, sketches, distilled=distilled, epochs=epochs)
-                for name, sketches in zip(folds.judges, folds.fitted, strict=True)
-            ]
-        for job in jobs:
-            train_student(job, task, runtime, run, weights=places.weights)
+    members = {run.teacher(member): member for member in range(recipe.teacher.members)}
+    students = _students(recipe, task.folds())
+    taught = any(students[name].distilled for name in names if name in students)
+    if taught and TEACHER_EMBEDDINGS not in names and not agreed(runtime, checkpoint.is_complete(run.teacher_embeddings)):
+        raise InputError(f"{run.root} has no finished teacher to distil from; run --stage teacher first")
+    for name in names:
+        if name in members:
+            train_member(members[name], task, runtime, run, sketches=task.indices(TRAIN), weights=places.weights)
+        elif name == TEACHER_EMBEDDINGS:
+            task.store_teacher(runtime, run)
+        else:
+            train_student(students[name], task, runtime, run, weights=places.weights)
+
+
+def _students(recipe: Recipe, folds: Folds) -> dict[str, Student]:
+    distilled, epochs = _distils(recipe), recipe.selector.fold_epochs
+    students = [Student(_DIRECT, folds.student, distilled=False), Student(_STUDENT, folds.student, distilled=distilled)]
+    if folds.cross_fitted:
+        students += [
+            Student(name, sketches, distilled=distilled, epochs=epochs)
+            for name, sketches in zip(folds.judges, folds.fitted, strict=True)
+        ]
+    return {student.name: student for student in students}
+
+
+def _distils(recipe: Recipe) -> bool:
+    return recipe.student.distillation.ranking_share < 1.0
