@@ -13,6 +13,7 @@
 #include <utility>
 #include <vector>
 
+#include "norm.hpp"
 #include "rank.hpp"
 #include "raster/dispatch.hpp"
 #include "raster/rasterizer.hpp"
@@ -155,10 +156,74 @@ void count_nearer(const Array<float>& products, const Array<float>& queries, con
     sketchynet::count_nearer(chunk, threads, found);
 }
 
+sketchynet::NormShape norm_shape(const Array<float>& x, int threads) {
+    require(x.ndim() == 2 && x.shape(0) >= 1 && x.shape(1) >= 1 && threads >= 1,
+            "x must be float32 (rows, channels) with at least one of each, threads at least 1");
+    return {x.shape(0), x.shape(1)};
+}
+
+sketchynet::NormAffine norm_affine(const Array<float>& mean, const Array<float>& scale, const Array<float>& bias,
+                                   float low, float high, py::ssize_t channels) {
+    for (const Array<float>* values : {&mean, &scale, &bias}) {
+        require_length(*values, channels, "mean, scale and bias must be float32 (channels,)");
+    }
+    require(low < high, "low must be below high");
+    return {mean.data(), scale.data(), bias.data(), low, high};
+}
+
+void norm_statistics(const Array<float>& x, int threads, Array<double>& mean, Array<double>& variance) {
+    const sketchynet::NormShape shape = norm_shape(x, threads);
+    for (const Array<double>* out : {&mean, &variance}) {
+        require_length(*out, shape.channels, "mean and variance must be float64 (channels,)");
+    }
+    double *means = mean.mutable_data(), *variances = variance.mutable_data();
+    const py::gil_scoped_release release;
+    sketchynet::norm_statistics(x.data(), shape, threads, means, variances);
+}
+
+void norm_forward(const Array<float>& x, const Array<float>& mean, const Array<float>& scale,
+                  const Array<float>& bias, float low, float high, int threads, Array<float>& y) {
+    const sketchynet::NormShape shape = norm_shape(x, threads);
+    const sketchynet::NormAffine affine = norm_affine(mean, scale, bias, low, high, shape.channels);
+    require_rows(y, shape.rows, shape.channels, "y must have the shape of x");
+    float* out = y.mutable_data();
+    const py::gil_scoped_release release;
+    sketchynet::norm_forward(x.data(), shape, affine, threads, out);
+}
+
+void norm_gradient_sums(const Array<float>& x, const Array<float>& dy, const Array<float>& mean,
+                        const Array<float>& scale, const Array<float>& bias, float low, float high, int threads,
+                        Array<double>& plain, Array<double>& scaled) {
+    const sketchynet::NormShape shape = norm_shape(x, threads);
+    const sketchynet::NormAffine affine = norm_affine(mean, scale, bias, low, high, shape.channels);
+    require_rows(dy, shape.rows, shape.channels, "dy must have the shape of x");
+    for (const Array<double>* out : {&plain, &scaled}) {
+        require_length(*out, shape.channels, "plain and scaled must be float64 (channels,)");
+    }
+    double *plains = plain.mutable_data(), *scaleds = scaled.mutable_data();
+    const py::gil_scoped_release release;
+    sketchynet::norm_gradient_sums(x.data(), dy.data(), shape, affine, threads, plains, scaleds);
+}
+
+void norm_backward(const Array<float>& x, const Array<float>& dy, const Array<float>& mean,
+                   const Array<float>& scale, const Array<float>& bias, float low, float high,
+                   const Array<float>& slope, const Array<float>& offset, int threads, Array<float>& dx) {
+    const sketchynet::NormShape shape = norm_shape(x, threads);
+    const sketchynet::NormAffine affine = norm_affine(mean, scale, bias, low, high, shape.channels);
+    require_rows(dy, shape.rows, shape.channels, "dy must have the shape of x");
+    require_rows(dx, shape.rows, shape.channels, "dx must have the shape of x");
+    for (const Array<float>* values : {&slope, &offset}) {
+        require_length(*values, shape.channels, "slope and offset must be float32 (channels,)");
+    }
+    float* out = dx.mutable_data();
+    const py::gil_scoped_release release;
+    sketchynet::norm_backward(x.data(), dy.data(), shape, affine, slope.data(), offset.data(), threads, out);
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_core, m) {
-    m.doc() = "Stroke rasteriser, simplification and rank counts in C++; sketchynet.raster and sketchynet.ops call them.";
+    m.doc() = "Stroke rasteriser, simplification, rank counts and batch norms in C++; their Python modules call them.";
     m.def("rasterize", &rasterize, py::arg("points").noconvert(), py::arg("stroke_offsets").noconvert(),
           py::arg("sketch_offsets").noconvert(), py::arg("stroke_widths").noconvert().none(true),
           py::arg("erasers").noconvert().none(true), py::arg("line_width"), py::arg("widths_in_pixels"),
@@ -176,4 +241,16 @@ PYBIND11_MODULE(_core, m) {
           py::arg("gallery").noconvert(), py::arg("above").noconvert(), py::arg("below").noconvert(),
           py::arg("low").noconvert(), py::arg("high").noconvert(), py::arg("true_squared").noconvert(),
           py::arg("threads"), py::arg("counts").noconvert());
+    m.def("norm_statistics", &norm_statistics, py::arg("x").noconvert(), py::arg("threads"),
+          py::arg("mean").noconvert(), py::arg("variance").noconvert());
+    m.def("norm_forward", &norm_forward, py::arg("x").noconvert(), py::arg("mean").noconvert(),
+          py::arg("scale").noconvert(), py::arg("bias").noconvert(), py::arg("low"), py::arg("high"),
+          py::arg("threads"), py::arg("y").noconvert());
+    m.def("norm_gradient_sums", &norm_gradient_sums, py::arg("x").noconvert(), py::arg("dy").noconvert(),
+          py::arg("mean").noconvert(), py::arg("scale").noconvert(), py::arg("bias").noconvert(), py::arg("low"),
+          py::arg("high"), py::arg("threads"), py::arg("plain").noconvert(), py::arg("scaled").noconvert());
+    m.def("norm_backward", &norm_backward, py::arg("x").noconvert(), py::arg("dy").noconvert(),
+          py::arg("mean").noconvert(), py::arg("scale").noconvert(), py::arg("bias").noconvert(), py::arg("low"),
+          py::arg("high"), py::arg("slope").noconvert(), py::arg("offset").noconvert(), py::arg("threads"),
+          py::arg("dx").noconvert());
 }

@@ -37,3 +37,41 @@ def count_nearer(
     threads: int,
     counts: NDArray[np.int64],
 ) -> None: ...
+def norm_statistics(
+    x: NDArray[np.float32], threads: int, mean: NDArray[np.float64], variance: NDArray[np.float64]
+) -> None: ...
+def norm_forward(
+    x: NDArray[np.float32],
+    mean: NDArray[np.float32],
+    scale: NDArray[np.float32],
+    bias: NDArray[np.float32],
+    low: float,
+    high: float,
+    threads: int,
+    y: NDArray[np.float32],
+) -> None: ...
+def norm_gradient_sums(
+    x: NDArray[np.float32],
+    dy: NDArray[np.float32],
+    mean: NDArray[np.float32],
+    scale: NDArray[np.float32],
+    bias: NDArray[np.float32],
+    low: float,
+    high: float,
+    threads: int,
+    plain: NDArray[np.float64],
+    scaled: NDArray[np.float64],
+) -> None: ...
+def norm_backward(
+    x: NDArray[np.float32],
+    dy: NDArray[np.float32],
+    mean: NDArray[np.float32],
+    scale: NDArray[np.float32],
+    bias: NDArray[np.float32],
+    low: float,
+    high: float,
+    slope: NDArray[np.float32],
+    offset: NDArray[np.float32],
+    threads: int,
+    dx: NDArray[np.float32],
+) -> None: ...

@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sketchynet.errors import InputError
+from sketchynet.models.fused_norm import Bounds, batch_norm_clamped, bounds_of, can_fuse
 
 NORMS = ("private", "frozen", "folded", "shared")
 
@@ -33,8 +34,8 @@ class PrivateBatchNorm(nn.Module):
 
     Buffers: `running_mean` and `running_var` (N, C), `num_batches_tracked` (N,). A plain batch norm's entries
     (C,) load into every domain. The first updates of a domain are plain averages, since the start values 0
-    and 1 would stay visible for long, later ones exponential. `after` holds what follows in it, where the norm
-    that it takes the place of held its activation.
+    and 1 would stay visible for long, later ones exponential. `after` is the activation behind it, which belongs to
+    the norm so that both are one pass where that can be.
     """
 
     running_mean: Tensor
@@ -52,7 +53,7 @@ class PrivateBatchNorm(nn.Module):
         self.eps = eps
         self.momentum = momentum
         self.domain = 0
-        self.after: nn.Sequential | None = None
+        self.after: nn.Module | None = None
         self.share = None
         self._counts: list[int] | None = None  # num_batches_tracked, known without waiting for the device
         self.weight = nn.Parameter(torch.ones(num_features))
@@ -70,8 +71,22 @@ class PrivateBatchNorm(nn.Module):
         return max(self.momentum, 1.0 / self._counts[self.domain])
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.training and self.share is None and not torch.compiler.is_compiling() and can_fuse(x):
+            bounds = bounds_of(self.after)
+            if bounds is not None:
+                return self._fused(x, bounds)
         normed = self._normed(x)
         return normed if self.after is None else self.after(normed)
+
+    def _fused(self, x: Tensor, bounds: Bounds) -> Tensor:
+        if x.numel() < 2 * self.num_features:
+            raise ValueError(f"one value a channel has no variance: images {tuple(x.shape)}")
+        y, mean, var = batch_norm_clamped(x, self.weight, self.bias, self.eps, bounds)
+        factor = self._update_factor()
+        with torch.no_grad():
+            self.running_mean[self.domain].lerp_(mean, factor)
+            self.running_var[self.domain].lerp_(var, factor)
+        return y
 
     def _normed(self, x: Tensor) -> Tensor:
         if self.training and self.share is not None:
@@ -238,7 +253,19 @@ def convert_norms(network: nn.Module, norm: str, num_domains: int) -> nn.Module:
                 new = FrozenBatchNorm(child.num_features, eps=child.eps)
             new.load_state_dict(child.state_dict())
             setattr(parent, name, new)
+    if norm == "private":
+        _take_activations(network)
     return fold_norms(network) if norm == "folded" else network
+
+
+def _take_activations(network: nn.Module) -> None:
+    """Hand every activation that follows a private norm in a sequence to the norm; what follows keeps its name."""
+    for parent in network.modules():
+        if isinstance(parent, nn.Sequential):
+            for i in range(len(parent) - 1):
+                normed, activation = parent[i], parent[i + 1]
+                if isinstance(normed, PrivateBatchNorm) and normed.after is None and isinstance(activation, nn.ReLU | nn.ReLU6):
+                    normed.after, parent[i + 1] = activation, nn.Identity()
 
 
 def set_domain(network: nn.Module, domain: int) -> None:
