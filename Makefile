@@ -50,7 +50,7 @@ sanitize: $(VENV)/.dev
 	LD_PRELOAD="$$($${CXX:-c++} -print-file-name=libasan.so) $$($${CXX:-c++} -print-file-name=libstdc++.so)" \
 		ASAN_OPTIONS=detect_leaks=0 SKETCHYNET_EXPECT_CORE=$(abspath $(SANITIZED)) PYTHONPATH=$(SANITIZED) \
 		$(BIN)/python -P -m pytest -q tests/test_sketch.py tests/test_raster.py tests/test_raster_calls.py \
-		tests/test_raster_corpus.py tests/test_simplify.py tests/ops/test_native.py
+		tests/test_raster_corpus.py tests/test_simplify.py tests/ops/test_native.py tests/models/test_fused_norm.py
 
 # The fuzz corpus once more with several threads under the thread sanitizer.
 tsan: $(VENV)/.dev

@@ -7,6 +7,8 @@
              requests; every process has one thread. A ratio is a round's; the table shows their quantiles.
 `overhead`   a step of training by one worker on Ray against a step in this process, both of one thread, in turn; the
              first epoch of every run (start-up, first allocations) is left out.
+`jobs`       two networks side by side in processes of one thread (`train --jobs 2`), against one in a process of two
+             threads, in turn: steps a second of both, again without the first epoch.
 `compute`    CPU time of the parts of a step of the student, a pair: drawing it, embedding it forwards and back, and of a
              rollout; with the FLOPs and the activations behind it, for other processors.
 `sizes`      what a run moves and keeps: bytes of a step's messages, of the objects in the store, of a checkpoint.
@@ -24,6 +26,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Collection
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -39,8 +42,10 @@ from sketchynet import checkpoint
 from sketchynet.config import Recipe, override
 from sketchynet.data.pairs import PairedSet
 from sketchynet.data.procedural import procedural_pairs
+from sketchynet.distributed.side_by_side import train_side_by_side
 from sketchynet.flops import embedder_flops
 from sketchynet.recipes import find_recipe
+from sketchynet.stages.allocator import keep_freed_memory
 from sketchynet.stages.batches import BatchPlan, compose, random_canvases
 from sketchynet.stages.embedding import embed_photos
 from sketchynet.stages.networks import new_embedder
@@ -129,11 +134,12 @@ def rollouts(rounds: int) -> dict[str, Any]:
 # --- overhead --------------------------------------------------------------------------------------------------------
 
 
-def train(runtime: Runtime, folder: Path, settings: Recipe) -> None:
+def train(runtime: Runtime, folder: Path, settings: Recipe, *, member: int = 0, threads: int = 1) -> None:
     """One member of the full network: what a worker runs."""
-    torch.set_num_threads(1)
+    torch.set_num_threads(threads)
+    keep_freed_memory()
     task = task_of(settings, pairs_of(settings.data.photo_size))
-    train_member(0, task, runtime, RunFolder(folder), sketches=task.indices(TRAIN), weights=None)
+    train_member(member, task, runtime, RunFolder(folder), sketches=task.indices(TRAIN), weights=None)
 
 
 def step_seconds(reports: list[Report], steps: int) -> list[float]:
@@ -141,13 +147,19 @@ def step_seconds(reports: list[Report], steps: int) -> list[float]:
     return [report.metrics["seconds"] / steps for report in reports if report.kind == "metrics"][1:]
 
 
+def short(*, size: int, epochs: int, batch: int) -> Recipe:
+    """A schedule of a few epochs for a member at one size."""
+    small = (f"data.photo_size={size}", f"teacher.canvas={size}", f"teacher.train_sizes=[{size}]",
+             f"teacher.optimization.epochs={epochs}", f"teacher.optimization.validate_every={epochs}",
+             f"teacher.optimization.batch_size={batch}")  # fmt: skip
+    return override(recipe(), small)
+
+
 def overhead(rounds: int) -> dict[str, Any]:
     from sketchynet.distributed.training import run_training
 
-    epochs, batch = 6, 16
-    small = ("data.photo_size=64", "teacher.canvas=64", "teacher.train_sizes=[64]", f"teacher.optimization.epochs={epochs}",
-             f"teacher.optimization.validate_every={epochs}", f"teacher.optimization.batch_size={batch}")  # fmt: skip
-    settings = override(recipe(), small)
+    batch = 16
+    settings = short(size=64, epochs=6, batch=batch)
     steps = -(-PHOTOS // batch)
     times: dict[str, list[float]] = {"process": [], "ray": []}
     ratios = []
@@ -174,6 +186,47 @@ def overhead(rounds: int) -> dict[str, Any]:
         "process_step_seconds": quantiles(times["process"]),
         "ray_step_seconds": quantiles(times["ray"]),
         "ratio": quantiles(ratios),
+        "rounds": ratios,
+    }
+
+
+# --- jobs ------------------------------------------------------------------------------------------------------------
+
+
+def train_named(names: Collection[str], runtime: Runtime, *, folder: Path, settings: Recipe) -> None:
+    [name] = names
+    train(runtime, folder, settings, member=int(name.removeprefix("teacher-")))
+
+
+def jobs(rounds: int) -> dict[str, Any]:
+    batch, size, beside = 24, 128, 2
+    settings = short(size=size, epochs=4, batch=batch)
+    steps = -(-PHOTOS // batch)
+    rates: dict[str, list[float]] = {"one": [], "beside": []}
+    for _ in range(rounds):
+        with tempfile.TemporaryDirectory() as folder:
+            reports: list[Report] = []
+            train(LocalRuntime(listener=reports.append), Path(folder) / "alone", settings, threads=beside)
+            rates["one"].append(1.0 / statistics.median(step_seconds(reports, steps)))
+            named: dict[str, list[Report]] = {RunFolder.teacher(member): [] for member in range(beside)}
+            train_side_by_side(
+                dict.fromkeys(named, ()),
+                partial(train_named, folder=Path(folder), settings=settings),
+                jobs=beside,
+                threads=1,
+                listener=lambda report, named=named: named[report.stage].append(report),
+                consoles=Path(folder) / "consoles",
+            )
+            rates["beside"].append(sum(1.0 / statistics.median(step_seconds(found, steps)) for found in named.values()))
+    ratios = [beside / one for one, beside in zip(rates["one"], rates["beside"], strict=True)]
+    return {
+        "part": "jobs",
+        "steps_an_epoch": steps,
+        "batch": batch,
+        "size": size,
+        "one_steps_per_second": quantiles(rates["one"]),
+        "beside_steps_per_second": quantiles(rates["beside"]),
+        "speed_up": quantiles(ratios),
         "rounds": ratios,
     }
 
@@ -276,7 +329,7 @@ def sizes(rounds: int) -> dict[str, Any]:
     }
 
 
-PARTS = {"sizes": sizes, "compute": compute, "rollouts": rollouts, "overhead": overhead}
+PARTS = {"sizes": sizes, "compute": compute, "rollouts": rollouts, "overhead": overhead, "jobs": jobs}
 
 
 def main() -> int:

@@ -81,6 +81,8 @@ def test_a_queued_job_goes_on_with_its_own_run_alone(
         (["train", "qmul_v1", "--track", "none", "--data", "/nowhere"], "/nowhere: there is no such folder"),
         (["train", "--resume", "/nowhere"], "there is no run (no /nowhere/recipe.json)"),
         (["train", "demo", "--stage", "student", "--track", "none", "--output", "OUT"], "run --stage teacher first"),
+        (["train", "demo", "--jobs", "2", "--workers", "2"], "--workers 2 each of them on Ray: give one"),
+        (["train", "demo", "--jobs", "0"], "--jobs 0: give at least 1"),
     ],
 )
 def test_bad_input_is_one_message_and_status_2(

@@ -12,6 +12,8 @@ from pathlib import Path
 from safetensors.torch import load_file
 from small import small_recipe
 
+from sketchynet.tracking import read_journal
+
 STAGES = ("teacher-0", "direct", "student", "fold-0", "fold-1", "selector")
 
 
@@ -67,3 +69,5 @@ def test_killed_in_every_stage_and_resumed_is_bit_identical(tmp_path: Path) -> N
     _kill_when(beside / "student", _command(recipe, "--output", beside, *cache, *jobs))
     subprocess.run(_command("--resume", beside, *cache, *jobs), check=True, capture_output=True, timeout=120)
     _check_equal(alone, beside)
+    ended = {row["stage"] for row in read_journal(beside) if row["kind"] == "stage_end" and row["status"] == "FINISHED"}
+    assert ended == {*STAGES, "evaluate"}

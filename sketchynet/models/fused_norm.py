@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from sketchynet import _core
 
@@ -85,6 +86,7 @@ class _BatchNormClamped(torch.autograd.Function):
         return y, batch_mean, batch_variance
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         [x] = ctx.saved_tensors
         rows, dy = _rows(x), _rows(gradients[0].contiguous(memory_format=torch.channels_last))
