@@ -47,7 +47,7 @@ def die() -> None:
 
 def test_each_waits_for_what_it_needs_and_never_for_more(tmp_path: Path) -> None:
     reports: dict[str, dict[str, float]] = {}
-    plan = planned_networks(small_recipe("teacher.members=2", "selector.folds=2"), ("teacher", "student"))
+    plan: dict[str, Collection[str]] = {"teacher-0": (), "embeddings": ("teacher-0",), "direct": (), "student": ("embeddings",)}
     train_side_by_side(
         plan, partial(note, tmp_path), jobs=2, threads=1, consoles=tmp_path / "consoles",
         listener=lambda report: reports.update({report.stage: report.metrics}),
