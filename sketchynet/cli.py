@@ -11,7 +11,7 @@ from pathlib import Path
 
 from sketchynet.cli_data import add_data_commands
 from sketchynet.cli_embed import add_embed_command
-from sketchynet.cli_results import add_results_commands, execution_of, threads_of_each
+from sketchynet.cli_results import add_results_commands, execution_of
 from sketchynet.cli_track import add_track_commands
 from sketchynet.errors import InputError
 from sketchynet.version import __version__
@@ -135,9 +135,7 @@ def _train(options: argparse.Namespace) -> None:
         if held and load_recipe(folder.recipe) != recipe:
             raise InputError(f"{folder.kept} holds a run of another recipe: see its recipe.json, or give another {option}")
     stages = tuple(s for s in STAGES if s in (options.stage or STAGES))
-    execution = execution_of(
-        options, experiment=options.experiment, stages=stages, jobs=options.jobs, threads=threads_of_each(options)
-    )
+    execution = execution_of(options, experiment=options.experiment, stages=stages, jobs=options.jobs)
     if execution.jobs > 1 and execution.workers:
         raise InputError(
             f"--jobs {execution.jobs} trains networks beside each other in processes of this machine, "

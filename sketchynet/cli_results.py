@@ -65,13 +65,9 @@ def execution_of(options: argparse.Namespace, *, experiment: str, **others: Any)
         track=options.track,
         tracking_uri=options.tracking_uri,
         experiment=experiment,
+        threads=options.threads or max(1, (os.cpu_count() or 1) // options.jobs),
         **others,
     )
-
-
-def threads_of_each(options: argparse.Namespace) -> int:
-    """CPU threads of each of several ``--jobs``: as asked, or an equal share of the cores."""
-    return options.threads or max(1, (os.cpu_count() or 1) // options.jobs)
 
 
 def _usage(options: argparse.Namespace) -> None:
@@ -139,7 +135,7 @@ def _run(options: argparse.Namespace) -> None:
             options.output,
             execution,
             jobs=options.jobs,
-            threads=threads_of_each(options),
+            threads=execution.threads,
             borrow=options.borrow,
             data=options.data,
             cache=options.cache,
