@@ -196,8 +196,9 @@ def _train_networks(recipe: Recipe, places: Places, execution: Execution, record
     plan = planned_networks(recipe, execution.stages)
     train = partial(_train_metered, recipe=recipe, places=places, traces=traces)
     if execution.jobs > 1:
+        finished = {name for name in plan if checkpoint.is_complete(places.run.result(name))}
         train_side_by_side(
-            plan,
+            {name: needed - finished for name, needed in plan.items() if name not in finished},
             train,
             jobs=execution.jobs,
             threads=execution.threads,

@@ -74,8 +74,7 @@ def needed_stages(recipe: Recipe, *, teacher: bool) -> dict[str, str]:
 
 def is_finished(run: RunFolder, stage: str) -> bool:
     """Whether a run has the result of a stage."""
-    folder = run.stage(stage)
-    return folder.exists() if stage == TEACHER_EMBEDDINGS else (folder / "final").exists()
+    return run.result(stage).exists()
 
 
 def finished_stages(known: Known) -> dict[str, tuple[RunFolder, str]]:

@@ -55,6 +55,10 @@ class RunFolder:
         """The finished checkpoint of a stage."""
         return self.kept / name / "final"
 
+    def result(self, name: str) -> Path:
+        """What a finished stage leaves: its final checkpoint, or the full network's answers themselves."""
+        return self.teacher_embeddings if name == TEACHER_EMBEDDINGS else self.final(name)
+
     @staticmethod
     def teacher(member: int) -> str:
         """Name of the stage that trains a member of the full network."""
