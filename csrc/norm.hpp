@@ -19,7 +19,7 @@ struct NormAffine {
     float low, high;     // infinite where there is no activation
 };
 
-// Mean and (biased) variance of every channel. Blocks are summed around their own means and merged in double, in an
+// Mean and (biased) variance of every channel. Blocks are summed around their first values and merged in double, in an
 // order that no number of threads changes.
 void norm_statistics(const float* x, NormShape shape, int threads, double* mean, double* variance);
 
