@@ -63,9 +63,9 @@ def qmul_v1() -> Recipe:
         student=StudentConfig(
             network=network,
             canvases=(64, 128, 192, 256),
-            canvases_per_step=3,
+            canvases_per_step=2,
             optimization=OptimizationConfig(
-                epochs=15,
+                epochs=12,
                 batch_size=24,
                 batches="mixed",
                 learning_rate=1e-3,
@@ -73,7 +73,7 @@ def qmul_v1() -> Recipe:
                 weight_decay=0.05,
                 averaging=0.99,
                 gradient_clip=1.0,
-                validate_every=5,
+                validate_every=4,
             ),
             ranking=ranking,
             distillation=DistillationConfig(ranking_share=0.5, scale=30.0),
@@ -81,7 +81,7 @@ def qmul_v1() -> Recipe:
         selector=SelectorConfig(
             reads="statistics",  # cost nothing beside a canvas; 985 rewarded drawings teach a GRU no more
             folds=2,
-            fold_epochs=12,
+            fold_epochs=10,
             views=4,
             gradient="expected",
             budget=0.304,  # 0.2533 GFLOPs
