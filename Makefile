@@ -10,6 +10,8 @@ SANITIZED := build/sanitized
 
 # One gloo or OpenMP thread a worker: the workers themselves fill the cores.
 export OMP_NUM_THREADS ?= 1
+# Processes of pytest; tests/conftest.py keeps the tests of a file, and all that start Ray, in one of them.
+TEST_PROCESSES ?= 2
 export RAY_USAGE_STATS_ENABLED := 0
 
 .PHONY: demo test check hosts lint sanitize tsan fuzz clean
@@ -19,7 +21,7 @@ demo: $(VENV)/.demo
 	$(BIN)/sketchynet train demo --workers 2
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n $(TEST_PROCESSES) --dist loadgroup
 	$(MAKE) lint
 
 lint: $(VENV)/.dev

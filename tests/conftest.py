@@ -8,6 +8,16 @@ from pathlib import Path
 import pytest
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where the tests run in several processes, a file stays in one, and so does all that starts a Ray cluster."""
+    root = Path(__file__).parent
+    for item in items:
+        file = item.path.relative_to(root)
+        group = "distributed" if file.parts[0] == "distributed" else file.as_posix()
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 @pytest.fixture(scope="session")
 def data_root() -> Path:
     """The folder with real data. Without it a test skips, or fails where SKETCHYNET_REQUIRE_DATA=1."""
