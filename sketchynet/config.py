@@ -187,6 +187,10 @@ class DistillationConfig(Section):
     """``features``: principal components of the full network's training embeddings that are regressed."""
     temperature: Annotated[float, Field(gt=0)] = 0.07
     """``softmax``: temperature of the distances, on both sides."""
+    start: Literal["weights", "member"] = "weights"
+    """What the distilled student's training starts from: its network's ``weights`` (the paper), or the first ``member`` of
+    the full network, which must be a network of the same kind (ours). Students of folds start from the weights
+    either way: the member has seen the drawings on which they are asked."""
 
 
 class StudentConfig(Section):
@@ -346,6 +350,22 @@ class Recipe(Section):
             )
         if student.ranking.kind == "triplet" and student.ranking.mining == "semi-hard":
             raise ValueError("student.gallery = full: semi-hard negatives are picked in a batch; choose mining all or hard")
+        return self
+
+    @model_validator(mode="after")
+    def _student_can_start_from_a_member(self) -> Recipe:
+        if self.student.distillation.start == "weights":
+            return self
+        kinds = [stage.network.model_dump(exclude={"weights"}) for stage in (self.teacher, self.student)]
+        if kinds[0] != kinds[1]:
+            raise ValueError(
+                f"student.distillation.start = member: student.network {kinds[1]} must be of the kind of teacher.network "
+                f"{kinds[0]}; start from weights instead"
+            )
+        if self.student.gallery == "full" or self.student.distillation.ranking_share == 1.0:
+            raise ValueError(
+                "student.distillation.start = member needs student.gallery = own and a ranking_share below 1"
+            )
         return self
 
     @model_validator(mode="after")

@@ -31,6 +31,9 @@ CHANGES = (
     "evaluation.sheet_rows=2",
 )
 
+ALIKE = ("student.gallery=own", *(f"{network}.network.backbone=vgg_tiny" for network in ("teacher", "student")))
+"""Changes to :func:`small_recipe` for a student of the full network's kind."""
+
 
 def small_recipe(*changes: str) -> Recipe:
     """The demo recipe at test size, its student in the full network's gallery, with further ``key=value`` changes."""

@@ -33,6 +33,7 @@ def test_recipes_survive_json(name: str, tmp_path) -> None:
         ("student.network.projection=8", "student.network.projection 8 must be null"),
         ("student.distillation.ranking_share=1", "for a student without them set student.gallery=own"),
         ("student.distillation.kind=softmax", "needs student.distillation.kind = relations"),
+        ("student.distillation.start=member", "must be of the kind of teacher.network .*start from weights instead"),
         ('student.ranking={"kind": "triplet", "mining": "semi-hard"}', "choose mining all or hard"),
     ],
 )

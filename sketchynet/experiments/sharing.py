@@ -54,8 +54,9 @@ def stage_keys(recipe: Recipe) -> dict[str, str]:
     taught = {key: student[key] for key in ("distillation", "gallery", "dimensions")}
     learnt = full | direct | {"taught": taught} if distilled else direct
     keys |= {"direct": direct, "student": learnt}
+    judges = learnt | {"taught": taught | {"distillation": _without(student["distillation"], "start")}} if distilled else learnt
     for fold in range(recipe.selector.folds):
-        keys[fold_name(fold)] = learnt | {"fold": fold, "epochs": selector["fold_epochs"]}
+        keys[fold_name(fold)] = judges | {"fold": fold, "epochs": selector["fold_epochs"]}
     keys["selector"] = learnt | {"selector": selector}
     return {name: json.dumps(key, sort_keys=True) for name, key in keys.items()}
 

@@ -85,6 +85,33 @@ class Embedder(nn.Module):
         self.regressor = nn.Linear(self.dim, size)
         self.config["regressor"] = size
 
+    def start_from(self, other: Embedder) -> None:
+        """Takes over the weights of a trained network of the same kind, whatever its canvases.
+
+        Private statistics of a canvas that the other does not serve begin as those of its nearest one (by ratio, the
+        larger of two), to be replaced by the first batch.
+
+        Raises:
+            InputError: the other differs in more than its canvases.
+        """
+        names = ("kind", "backbone", "norm", "pooling", "normalize", "projection", "classes")
+        differing = [name for name in names if self.config.get(name) != other.config.get(name)]
+        if differing:
+            theirs = ", ".join(f"{name} {other.config.get(name)!r}" for name in differing)
+            mine = ", ".join(f"{name} {self.config.get(name)!r}" for name in differing)
+            raise InputError(f"a network with {mine} cannot start from one with {theirs}")
+        nearest = [min(other.canvases, key=lambda side: (abs(math.log(side / own)), -side)) for own in self.canvases]
+        sources = [0, *map(other.domain, nearest)]
+        unknown = [1 + place for place, own in enumerate(self.canvases) if own not in other.canvases]
+        taken = other.state_dict()
+        if self.norm == "private":
+            for name in list(taken):
+                if name.endswith(("running_mean", "running_var", "num_batches_tracked")):
+                    taken[name] = taken[name][sources]
+                if name.endswith("num_batches_tracked"):
+                    taken[name][unknown] = 0
+        self.load_state_dict(self.state_dict() | taken)  # a regressor of one's own stays
+
     def domain(self, side: int) -> int:
         """The batch-norm domain of a sketch canvas; photos are domain 0."""
         if side in self.canvases:

@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from sketchynet import checkpoint
+from sketchynet.models import Embedder
 from sketchynet.stages.batches import random_canvases
+from sketchynet.stages.networks import read_embedder
 from sketchynet.stages.run_folder import RunFolder
 from sketchynet.stages.runtime import Runtime, agreed
 from sketchynet.stages.task import Task
@@ -27,6 +29,8 @@ class Student:
     """By what the full network said; otherwise by the loss on the labels alone."""
     epochs: int | None = None
     """Instead of the recipe's."""
+    start: Path | None = None
+    """Checkpoint of the trained network that it starts from, instead of the recipe's weights."""
 
 
 def train_student(
@@ -47,12 +51,18 @@ def train_student(
         )
         return chosen, settings.photo_size
 
+    def build() -> Embedder:
+        network = task.new_student(folder, weights, distilled=student.distilled)
+        if student.start is not None:
+            network.start_from(read_embedder(student.start))
+        return network
+
     examples = task.student_examples(
         student.sketches, folder, distilled=student.distilled, seed=seed, device=runtime.device
     )
     stage = TrainingStage(
         name=student.name,
-        build=lambda: task.new_student(folder, weights, distilled=student.distilled),
+        build=build,
         examples=examples,
         plan=plan,
         optimization=optimization,

@@ -95,7 +95,7 @@ def train_networks(names: Collection[str], runtime: Runtime, *, recipe: Recipe, 
         )
     task = task_of(recipe, places.load(recipe, progress=False))
     members = {run.teacher(member): member for member in range(recipe.teacher.members)}
-    students = _students(recipe, task.folds())
+    students = _students(recipe, task.folds(), run)
     taught = any(students[name].distilled for name in names if name in students)
     if taught and TEACHER_EMBEDDINGS not in names and not agreed(runtime, checkpoint.is_complete(run.teacher_embeddings)):
         raise InputError(f"{run.root} has no finished teacher to distil from; run --stage teacher first")
@@ -108,9 +108,13 @@ def train_networks(names: Collection[str], runtime: Runtime, *, recipe: Recipe, 
             train_student(students[name], task, runtime, run, weights=places.weights)
 
 
-def _students(recipe: Recipe, folds: Folds) -> dict[str, Student]:
+def _students(recipe: Recipe, folds: Folds, run: RunFolder) -> dict[str, Student]:
     distilled, epochs = _distils(recipe), recipe.selector.fold_epochs
-    students = [Student(_DIRECT, folds.student, distilled=False), Student(_STUDENT, folds.student, distilled=distilled)]
+    start = run.final(run.teacher(0)) if recipe.student.distillation.start == "member" else None
+    students = [
+        Student(_DIRECT, folds.student, distilled=False),
+        Student(_STUDENT, folds.student, distilled=distilled, start=start),
+    ]
     if folds.cross_fitted:
         students += [
             Student(name, sketches, distilled=distilled, epochs=epochs)

@@ -50,6 +50,28 @@ def test_canvas_picks_its_statistics() -> None:
         network.embed_sketches(_canvas(48))
 
 
+def test_a_network_starts_from_one_with_other_canvases() -> None:
+    trained = Embedder("mobile_small", canvases=(32, 64), pooling="layout")
+    for images in (_canvas(32), _canvas(64), 255 - _canvas(64)):
+        trained.embed_sketches(images)
+    trained.embed_photos(_photos())
+    network = Embedder("mobile_small", canvases=(16, 32, 48, 64), pooling="layout")
+    network.add_regressor(5)
+    network.start_from(trained)
+    counts, means = (getattr(network.backbone.features[0][1], f) for f in ("num_batches_tracked", "running_mean"))
+    theirs = trained.backbone.features[0][1].running_mean
+    assert counts.tolist() == [1, 0, 1, 0, 2]
+    assert torch.equal(means, theirs[[0, 1, 1, 2, 2]])  # 48 lies nearer to 64 than to 32 by ratio
+    images, photos = _canvas(32), _photos()
+    network.eval(), trained.eval()
+    assert torch.equal(network.embed_sketches(images), trained.embed_sketches(images))
+    assert torch.equal(network.embed_photos(photos), trained.embed_photos(photos))
+    network.train().embed_sketches(_canvas(48))
+    assert counts.tolist() == [1, 0, 1, 1, 2] and not torch.allclose(means[3], theirs[2], rtol=0.2)
+    with pytest.raises(InputError, match="with pooling 'avg' cannot start from one with pooling 'layout'"):
+        Embedder("mobile_small", canvases=(32,)).start_from(trained)
+
+
 @pytest.mark.parametrize("pooling", ["avg", "max", "gem", "layout"])
 @pytest.mark.parametrize("projection", [None, 7])
 def test_options(pooling: str, projection: int | None) -> None:

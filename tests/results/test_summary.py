@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from small import small_recipe
+from small import ALIKE, small_recipe
 from summaries import make_summary, member, summary_values
 
 from sketchynet.cli import main
@@ -194,6 +194,9 @@ def test_what_a_stage_depends_on() -> None:
     assert changed("selector.hidden=9") == {"selector"} and changed("student.direct=false") == set()
     several = stage_keys(small_recipe("teacher.members=3"))
     assert len({several[f"teacher-{member}"] for member in range(3)}) == 3  # each has its own seed
+    alike = [small_recipe("selector.folds=1", *ALIKE, f"student.distillation.start={start}") for start in ("weights", "member")]
+    weights, member = map(stage_keys, alike)
+    assert {name for name in weights if weights[name] != member[name]} == {"student", "selector"}
     alone = stage_keys(small_recipe("student.gallery=own", "student.distillation.ranking_share=1"))
     assert alone["student"] == alone["direct"]  # a student that is not distilled is the directly trained one
 

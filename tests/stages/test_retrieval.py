@@ -1,14 +1,20 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
-from small import small_pairs, small_recipe
+from small import ALIKE, small_pairs, small_recipe
 
 from sketchynet.losses import triplet_loss
 from sketchynet.models import Embedder
 from sketchynet.ops import relational_huber
 from sketchynet.stages.distillation import distillation_objective, principal_coordinates
+from sketchynet.stages.networks import read_embedder
+from sketchynet.stages.run_folder import RunFolder
+from sketchynet.stages.runtime import LocalRuntime
+from sketchynet.stages.train import Places, planned_networks, train_networks
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
@@ -123,3 +129,15 @@ def test_a_regressor_is_trained_but_no_part_of_the_network() -> None:
     twin.load_state_dict(helped.state_dict())
     canvas = torch.randint(0, 256, (2, 16, 16), dtype=torch.uint8)
     torch.testing.assert_close(twin.eval().embed_sketches(canvas), helped.eval().embed_sketches(canvas))
+
+
+def test_a_student_starts_from_the_first_member(tmp_path: Path) -> None:
+    still = ("student.optimization.learning_rate=1e-12", "student.optimization.weight_decay=0", "selector.train=false")
+    recipe = small_recipe(*ALIKE, *still, "student.distillation.start=member")
+    run = RunFolder(tmp_path / "run")
+    places = Places(run, data=None, cache=tmp_path / "cache", weights=None)
+    train_networks(planned_networks(recipe, ("teacher", "student")), LocalRuntime(), recipe=recipe, places=places)
+    member, student, direct = (dict(read_embedder(run.final(n)).named_parameters()) for n in ("teacher-0", "student", "direct"))
+    for name, value in member.items():
+        torch.testing.assert_close(student[name], value, rtol=0, atol=1e-6)
+    assert max((direct[name] - value).abs().max() for name, value in member.items()) > 0.01
