@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -13,9 +14,11 @@ from sketchynet.errors import InputError
 _STUDENT_ALONE = ("student.direct=false", "selector.train=false")
 """Sets about the student spend nothing on what they do not compare."""
 
-_BOTH_SIDES = (*_STUDENT_ALONE, "student.gallery=own")
+_FROM_WEIGHTS = "student.distillation.start=weights"
+_BOTH_SIDES = (*_STUDENT_ALONE, "student.gallery=own", _FROM_WEIGHTS)
 _PAPER = (*_BOTH_SIDES, "student.distillation.relations=[1, 1, 1]")
-"""Sets about the paper's distillation compare students that embed both sides, by all relations."""
+"""Sets about the paper's distillation compare students that embed both sides, start from the same
+weights as their rivals, and learn by all relations."""
 
 
 @dataclass(frozen=True)
@@ -105,10 +108,21 @@ def _rivals(base: Recipe) -> Experiment:
 def _galleries(base: Recipe) -> Experiment:
     variants = (
         Variant("its own", _PAPER),
-        Variant("the full network's", ("student.gallery=full", *_STUDENT_ALONE)),
+        Variant("the full network's", ("student.gallery=full", _FROM_WEIGHTS, *_STUDENT_ALONE)),
     )
     question = "Whose photo embeddings should the student's queries be compared with?"
     return Experiment("galleries", question, base, variants, variants[0].name, "same")
+
+
+def _starts(base: Recipe) -> Experiment:
+    teacher, student = (stage.network.model_dump(mode="json") for stage in (base.teacher, base.student))
+    alike = [f"teacher.network.{key}={json.dumps(student[key])}" for key in student if teacher[key] != student[key]]
+    variants = tuple(
+        Variant(name, (f"student.distillation.start={start}", "student.gallery=own", *alike, *_STUDENT_ALONE))
+        for name, start in (("the network's weights", "weights"), ("a member of the full network", "member"))
+    )
+    question = "Where should the student's training start, if it is a network of the full network's kind?"
+    return Experiment("starts", question, base, variants, variants[0].name, "same")
 
 
 def _canvases(base: Recipe) -> Experiment:
@@ -159,7 +173,8 @@ def _policies(base: Recipe) -> Experiment:
 
 def _students(base: Recipe) -> Experiment:
     def variant(name: str, backbone: str, weights: str) -> Variant:
-        changes = (f"student.network.backbone={backbone}", f"student.network.weights={weights}", "selector.train=false")
+        network = (f"student.network.backbone={backbone}", f"student.network.weights={weights}")
+        changes = (*network, _FROM_WEIGHTS, "selector.train=false")
         return Variant(name, changes)
 
     variants = (
@@ -172,7 +187,8 @@ def _students(base: Recipe) -> Experiment:
 
 def _teachers(base: Recipe) -> Experiment:
     def variant(name: str, members: int, flip: bool) -> Variant:
-        return Variant(name, (f"teacher.members={members}", f"teacher.flip={str(flip).lower()}", *_STUDENT_ALONE))
+        changes = (f"teacher.members={members}", f"teacher.flip={str(flip).lower()}")
+        return Variant(name, (*changes, _FROM_WEIGHTS, *_STUDENT_ALONE))
 
     variants = (
         variant("one network", 1, False),
@@ -183,7 +199,7 @@ def _teachers(base: Recipe) -> Experiment:
             "VGG-16 (vgg16_imagenet.safetensors in --weights)",
             (
                 "teacher.network.backbone=vgg16", "teacher.network.weights=vgg16_imagenet.safetensors",
-                "teacher.members=1", "teacher.flip=false", *_STUDENT_ALONE,
+                "teacher.members=1", "teacher.flip=false", _FROM_WEIGHTS, *_STUDENT_ALONE,
             ),
         ),
     )
@@ -201,6 +217,7 @@ EXPERIMENTS: dict[str, Callable[[Recipe], Experiment]] = {
     "relations": _relations,
     "rivals": _rivals,
     "galleries": _galleries,
+    "starts": _starts,
     "canvases": _canvases,
     "resolution": _resolution,
     "prices": _prices,

@@ -76,7 +76,7 @@ def qmul_v1() -> Recipe:
                 validate_every=4,
             ),
             ranking=ranking,
-            distillation=DistillationConfig(ranking_share=0.5, scale=30.0),
+            distillation=DistillationConfig(ranking_share=0.5, scale=30.0, start="member"),
         ),
         selector=SelectorConfig(
             reads="statistics",  # cost nothing beside a canvas; 985 rewarded drawings teach a GRU no more
@@ -96,7 +96,7 @@ def qmul_v1_gpu() -> Recipe:
 
     The canvases lie where V2's budget of 0.254 GFLOPs does; its price is set by that budget. With VGG-16 as the full
     network: `--set teacher.network.backbone=vgg16 --set teacher.network.weights=vgg16_imagenet.safetensors
-    --set teacher.members=1`, the file (torchvision's keys) in --weights.
+    --set teacher.members=1 --set student.distillation.start=weights`, the file (torchvision's keys) in --weights.
     """
     base = qmul_v1()
     teacher, student, selector = base.teacher, base.student, base.selector
