@@ -54,7 +54,8 @@ def stage_keys(recipe: Recipe) -> dict[str, str]:
     taught = {key: student[key] for key in ("distillation", "gallery", "dimensions")}
     learnt = full | direct | {"taught": taught} if distilled else direct
     keys |= {"direct": direct, "student": learnt}
-    judges = learnt | {"taught": taught | {"distillation": _without(student["distillation"], "start")}} if distilled else learnt
+    from_weights = taught | {"distillation": _without(student["distillation"], "start")}
+    judges = learnt | {"taught": from_weights} if distilled else direct
     for fold in range(recipe.selector.folds):
         keys[fold_name(fold)] = judges | {"fold": fold, "epochs": selector["fold_epochs"]}
     keys["selector"] = learnt | {"selector": selector}
