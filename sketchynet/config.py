@@ -364,7 +364,8 @@ class Recipe(Section):
             )
         if self.student.gallery == "full" or self.student.distillation.ranking_share == 1.0:
             raise ValueError(
-                "student.distillation.start = member needs student.gallery = own and a ranking_share below 1"
+                "student.distillation.start = member needs student.gallery = own and a ranking_share below 1; otherwise "
+                "set student.distillation.start=weights"
             )
         return self
 
