@@ -28,6 +28,7 @@ from sketchynet.pictures import draw_pictures
 from sketchynet.plots import has_curves, training_curves
 from sketchynet.report import evaluation_table
 from sketchynet.results.summary import SUMMARY_NAME, summarise_run
+from sketchynet.stages.embedding import watched
 from sketchynet.stages.evaluate import evaluate, save_evaluation
 from sketchynet.stages.meters import MeteredRollout, MeteredRuntime
 from sketchynet.stages.networks import read_embedder
@@ -278,12 +279,15 @@ def _itself(worker: FrozenStudents) -> FrozenStudents:
 def _evaluate(task: Task, places: Places, execution: Execution, tracker: Tracker) -> dict[str, Any]:
     run, recipe = places.run, task.recipe
     tracker.stage_start("evaluate", recipe.evaluation.model_dump(mode="json"))
-    evaluation = evaluate(task, run, device=_device(execution))
-    save_evaluation(run, evaluation)
-    tracker.metrics("evaluate", tracked_figures(evaluation.summary), 0)
     table = run.root / "table.txt"
-    table.write_text(evaluation_table(evaluation.summary) + "\n")
-    pictures = draw_pictures(task, evaluation, run, device=_device(execution))
+    with tqdm(desc=f"{'evaluate':<10}", unit=" images", dynamic_ncols=True) as bar, watched(bar.update):
+        evaluation = evaluate(task, run, device=_device(execution))
+        save_evaluation(run, evaluation)
+        tracker.metrics("evaluate", tracked_figures(evaluation.summary), 0)
+        table.write_text(evaluation_table(evaluation.summary) + "\n")
+        bar.set_postfix_str("drawing pictures")
+        pictures = draw_pictures(task, evaluation, run, device=_device(execution))
+        bar.set_postfix_str("")
     if execution.track != "none" and has_curves(rows := read_journal(run.root)):
         pictures.append(training_curves(rows, run.pictures / "training.png"))
     for path in (run.evaluation, table, *pictures):

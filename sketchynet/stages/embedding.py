@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 import numpy as np
 import torch
@@ -19,6 +20,19 @@ _CHUNK = 32
 
 EmbeddingNetwork = Embedder | Ensemble
 """What turns canvases and photos into embeddings."""
+
+
+_watcher: ContextVar[Callable[[int], object] | None] = ContextVar("watcher", default=None)
+
+
+@contextmanager
+def watched(watcher: Callable[[int], object]) -> Iterator[None]:
+    """Within it, ``watcher`` is told how many more images have been embedded, however deep below the caller."""
+    token = _watcher.set(watcher)
+    try:
+        yield
+    finally:
+        _watcher.reset(token)
 
 
 @contextmanager
@@ -40,7 +54,7 @@ def embed_sketches(network: EmbeddingNetwork, sketches: SketchBatch, canvas: int
         drawn = torch.from_numpy(rasterize(sketches.select(rows), canvas))
         return (network.embed_sketches(drawn.to(device)),)
 
-    return in_chunks(network, len(sketches), chunk)[0] if len(sketches) else torch.zeros(0, network.dim)
+    return in_chunks(network, len(sketches), chunk)[0]
 
 
 def embed_photos(network: EmbeddingNetwork, pairs: PairedSet, rows: np.ndarray, size: int) -> torch.Tensor:
@@ -49,7 +63,7 @@ def embed_photos(network: EmbeddingNetwork, pairs: PairedSet, rows: np.ndarray, 
     def chunk(part: np.ndarray, device: torch.device) -> tuple[torch.Tensor]:
         return (network.embed_photos(clean_photos(pairs, rows[part], size).to(device)),)
 
-    return in_chunks(network, len(rows), chunk)[0] if len(rows) else torch.zeros(0, network.dim)
+    return in_chunks(network, len(rows), chunk)[0]
 
 
 def embed_images(network: EmbeddingNetwork, photos: np.ndarray, size: int) -> torch.Tensor:
@@ -58,7 +72,7 @@ def embed_images(network: EmbeddingNetwork, photos: np.ndarray, size: int) -> to
     def chunk(part: np.ndarray, device: torch.device) -> tuple[torch.Tensor]:
         return (network.embed_photos(resized(photos[part], size).to(device)),)
 
-    return in_chunks(network, len(photos), chunk)[0] if len(photos) else torch.zeros(0, network.dim)
+    return in_chunks(network, len(photos), chunk)[0]
 
 
 def in_chunks(
@@ -68,9 +82,11 @@ def in_chunks(
 ) -> tuple[torch.Tensor, ...]:
     """What a network, evaluating, answers about rows 0 to ``count``, a chunk at a time: float32 on the CPU."""
     device = next(network.parameters()).device
-    parts = []
+    parts, watcher = [], _watcher.get()
     with evaluating(network):
-        for first in range(0, count, _CHUNK):
-            answers = answer(np.arange(first, min(first + _CHUNK, count)), device)
-            parts.append([rows.float().cpu() for rows in answers])
+        for first in range(0, max(1, count), _CHUNK):  # of no rows the network says what shape the answers have
+            rows = np.arange(first, min(first + _CHUNK, count))
+            parts.append([answers.float().cpu() for answers in answer(rows, device)])
+            if watcher is not None:
+                watcher(len(rows))
     return tuple(torch.cat(columns) for columns in zip(*parts, strict=True))

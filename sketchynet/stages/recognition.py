@@ -26,7 +26,7 @@ from sketchynet.stages.folds import Folds, drawing_folds
 from sketchynet.stages.networks import new_classifier, read_embedder
 from sketchynet.stages.rewards import unique_views
 from sketchynet.stages.run_folder import RunFolder
-from sketchynet.stages.runtime import FrozenStudents, RolloutRequest, RolloutResult, Runtime
+from sketchynet.stages.runtime import FrozenStudents, RolloutRequest, RolloutResult, Runtime, agreed, spread
 from sketchynet.stages.task import TRAIN, VALIDATION, Answers
 from sketchynet.stages.teacher import full_network
 
@@ -309,22 +309,26 @@ class Recognition:
         Rows of other splits stay NaN, so no student can be distilled on them by mistake.
         """
         target = folder.teacher_embeddings
-        if not checkpoint.is_complete(target) and runtime.rank == 0:
-            network = full_network(self.recipe, folder).to(runtime.device)
-            rows, size = self.indices(TRAIN), self.recipe.teacher.canvas
-            shape = (self._settings.views, len(self.sketches))
-            empty = float("nan")
-            tables = {
-                "logits": torch.full((*shape, len(self.data.category_names)), empty, dtype=torch.float16),
-                "embeddings": torch.full((*shape, network.dim), empty, dtype=torch.float16),
-            }
-            for view in range(self._settings.views):
-                drawn, _ = draw(
-                    self.sketches, rows, self.recipe.augmentation, seed=self._view_seed, view=view
-                )
-                logits, embeddings = classify(network, drawn, size)
+        if agreed(runtime, checkpoint.is_complete(target)):
+            return
+        network = full_network(self.recipe, folder).to(runtime.device)
+        size = self.recipe.teacher.canvas
+        shape = (self._settings.views, len(self.sketches))
+        empty = float("nan")
+        tables = {
+            "logits": torch.full((*shape, len(self.data.category_names)), empty, dtype=torch.float16),
+            "embeddings": torch.full((*shape, network.dim), empty, dtype=torch.float16),
+        }
+        for view in range(self._settings.views):
+
+            def answer(rows: np.ndarray, view: int = view) -> tuple[torch.Tensor, ...]:
+                drawn, _ = draw(self.sketches, rows, self.recipe.augmentation, seed=self._view_seed, view=view)
+                return classify(network, drawn, size)
+
+            for rows, (logits, embeddings) in spread(runtime, self.indices(TRAIN), answer):
                 tables["logits"][view, rows] = logits.half()
                 tables["embeddings"][view, rows] = embeddings.half()
+        if runtime.rank == 0:
             checkpoint.write_checkpoint(target, network=tables, config={"canvas": size}, metrics={})
         runtime.barrier()
 

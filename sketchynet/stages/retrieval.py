@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from sketchynet.stages.networks import new_embedder, read_embedder
 from sketchynet.stages.ranks import ranks_of, validation_score
 from sketchynet.stages.rewards import Judge, RolloutWorker
 from sketchynet.stages.run_folder import RunFolder
-from sketchynet.stages.runtime import FrozenStudents, Runtime
+from sketchynet.stages.runtime import FrozenStudents, Runtime, agreed, spread
 from sketchynet.stages.stored_gallery import GalleryExamples, new_gallery_student
 from sketchynet.stages.task import TRAIN, Answers
 from sketchynet.stages.teacher import full_network
@@ -161,16 +161,28 @@ class Retrieval:
         Rows of other splits are not embedded (they stay NaN), so no student can be distilled on them by mistake.
         """
         target, pairs = folder.teacher_embeddings, self.pairs
-        if not checkpoint.is_complete(target) and runtime.rank == 0:
-            network = full_network(self.recipe, folder).to(runtime.device)
-            sketches, photos = pairs.sketch_indices(TRAIN), pairs.photo_indices(TRAIN)
-            size = self.recipe.teacher.canvas
-            tables = {
-                "sketches": torch.full((len(pairs.sketches), network.dim), float("nan")),
-                "photos": torch.full((len(pairs.photos), network.dim), float("nan")),
-            }
-            tables["sketches"][sketches] = embed_sketches(network, pairs.sketches.select(sketches), size)
-            tables["photos"][photos] = embed_photos(network, pairs, photos, size)
+        if agreed(runtime, checkpoint.is_complete(target)):
+            return
+        network = full_network(self.recipe, folder).to(runtime.device)
+        size = self.recipe.teacher.canvas
+
+        def table(count: int, rows: np.ndarray, embed: Callable[[np.ndarray], torch.Tensor]) -> torch.Tensor:
+            filled = torch.full((count, network.dim), float("nan"))
+            for block, (embeddings,) in spread(runtime, rows, lambda own: (embed(own),)):
+                filled[block] = embeddings
+            return filled
+
+        tables = {
+            "sketches": table(
+                len(pairs.sketches),
+                pairs.sketch_indices(TRAIN),
+                lambda rows: embed_sketches(network, pairs.sketches.select(rows), size),
+            ),
+            "photos": table(
+                len(pairs.photos), pairs.photo_indices(TRAIN), lambda rows: embed_photos(network, pairs, rows, size)
+            ),
+        }
+        if runtime.rank == 0:
             checkpoint.write_checkpoint(target, network=tables, config={"canvas": size}, metrics={})
         runtime.barrier()
 

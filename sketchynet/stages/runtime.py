@@ -11,14 +11,17 @@ own rows only and are summed over the workers, which gives the gradient of the s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, Self
 
 import numpy as np
 import torch
 
-__all__ = ["LocalRuntime", "Report", "RolloutRequest", "RolloutResult", "Runtime", "agreed"]
+__all__ = ["LocalRuntime", "Report", "RolloutRequest", "RolloutResult", "Runtime", "agreed", "spread"]
+
+_SPREAD = 16384
+"""Rows that :func:`spread` asks about before the answers are put together: what a worker holds of them stays small."""
 
 
 @dataclass(frozen=True)
@@ -122,6 +125,24 @@ class Runtime(Protocol):
 def agreed(runtime: Runtime, value: int) -> int:
     """Rank 0's value, on every worker: what one of them has found on the storage, all act upon."""
     return int(runtime.gather(torch.tensor([int(value)], device=runtime.device))[0])
+
+
+def spread(
+    runtime: Runtime, rows: np.ndarray, answer: Callable[[np.ndarray], tuple[torch.Tensor, ...]]
+) -> Iterator[tuple[np.ndarray, tuple[torch.Tensor, ...]]]:
+    """What a frozen network answers about many rows, every worker asked about its share.
+
+    Args:
+        rows: int64 (n,), the same on every worker.
+        answer: for some of the rows, perhaps none, one tensor or several with a row for each.
+
+    Yields:
+        Some of the rows, in their order, and the answers to them on the CPU; the same on every worker.
+    """
+    for first in range(0, len(rows), _SPREAD):
+        block = rows[first : first + _SPREAD]
+        own = answer(np.array_split(block, runtime.world_size)[runtime.rank])
+        yield block, tuple(runtime.gather(part.to(runtime.device)).cpu() for part in own)
 
 
 class LocalRuntime:

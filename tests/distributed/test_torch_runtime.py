@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
+from unittest import mock
 
+import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from small import small_pairs, small_recipe
 from torch import nn
 from torch.nn import functional as F
 
+from sketchynet import checkpoint
 from sketchynet.distributed.runtime import TorchRuntime
-from sketchynet.stages.runtime import Report, Runtime
+from sketchynet.stages.retrieval import Retrieval
+from sketchynet.stages.run_folder import RunFolder
+from sketchynet.stages.runtime import LocalRuntime, Report, Runtime, spread
+from sketchynet.stages.task import TRAIN
 
 WORLD = 2
 SHARES = ([3, 4], [0, 7], [7, 0])  # rows of rank 0 and rank 1
@@ -58,6 +65,39 @@ def embed(model: nn.Module, rows: torch.Tensor) -> torch.Tensor:
     return rows
 
 
+def answers(runtime: Runtime) -> list[torch.Tensor]:
+    """What :func:`spread` puts together of five rows, a block of four and one of a single row; then of none."""
+    asked: list[int] = []
+
+    def square(rows: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        asked.append(len(rows))
+        own = torch.from_numpy(rows).float()
+        return own**2, own[:, None].half()
+
+    with mock.patch("sketchynet.stages.runtime._SPREAD", 4):
+        blocks = list(spread(runtime, np.array([3, 1, 4, 1, 5]), square))
+        assert list(spread(runtime, np.zeros(0, np.int64), square)) == []
+    return [
+        torch.cat([torch.from_numpy(rows) for rows, _ in blocks]),
+        *(torch.cat([parts[i] for _, parts in blocks]) for i in range(2)),
+        torch.tensor(asked),
+    ]
+
+
+def store_embeddings(runtime: Runtime, root: Path) -> dict[str, torch.Tensor]:
+    """A full network of random weights, and what it says of the training pairs."""
+    task, folder = Retrieval(small_recipe(), small_pairs()), RunFolder(root)
+    if runtime.rank == 0:
+        torch.manual_seed(0)
+        full = task.new_network(task.recipe.teacher.network, (32,), None)
+        checkpoint.write_checkpoint(
+            folder.final("teacher-0"), network=full.state_dict(), config=full.config, metrics={}
+        )
+    runtime.barrier()
+    task.store_teacher(runtime, folder)
+    return checkpoint.read_network(folder.teacher_embeddings)
+
+
 def worker(rank: int, meeting: str, results: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=WORLD)
@@ -77,6 +117,8 @@ def worker(rank: int, meeting: str, results: str) -> None:
     runtime.sum_gradients([weight])
     found["missing"] = weight.grad
 
+    found["answers"] = answers(runtime)
+    store_embeddings(runtime, Path(results) / "run")
     model.get_buffer("running").fill_(float(rank + 1))
     runtime.average_buffers(model)
     found["running"] = model.get_buffer("running")
@@ -88,8 +130,12 @@ def worker(rank: int, meeting: str, results: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
-    folder: Path = tmp_path_factory.mktemp("runtime")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("runtime")
+
+
+@pytest.fixture(scope="module")
+def found(folder: Path) -> list[dict]:
     mp.spawn(worker, args=(str(folder / "meeting"), str(folder)), nprocs=WORLD)
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(WORLD)]
 
@@ -108,6 +154,24 @@ def test_rows_arrive_in_rank_order(found: list[dict], shares: list[int]) -> None
     for of_worker in found:
         assert of_worker[f"labels {shares}"].tolist() == [0, 1, 2, 3, 4, 5, 6]
         assert of_worker["empty"].shape == (0, 3)
+
+
+def test_every_worker_is_asked_about_its_share(found: list[dict]) -> None:
+    for of_worker, asked in zip(found, ([2, 1], [2, 0]), strict=True):
+        rows, squares, halves, counts = of_worker["answers"]
+        assert rows.tolist() == [3, 1, 4, 1, 5]
+        assert squares.tolist() == [9.0, 1.0, 16.0, 1.0, 25.0]
+        assert halves.dtype == torch.float16 and halves.tolist() == [[3.0], [1.0], [4.0], [1.0], [5.0]]
+        assert counts.tolist() == asked
+
+
+def test_full_network_asked_by_two_workers_says_what_it_says_to_one(folder: Path, found: list[dict], tmp_path: Path) -> None:
+    alone = store_embeddings(LocalRuntime(), tmp_path)
+    together = checkpoint.read_network(RunFolder(folder / "run").teacher_embeddings)
+    train = small_pairs().sketch_indices(TRAIN)
+    assert alone["sketches"][train].isfinite().all() and alone["sketches"].isnan().any()
+    for name in ("sketches", "photos"):
+        torch.testing.assert_close(together[name], alone[name], equal_nan=True, rtol=0, atol=1e-6)
 
 
 def test_missing_gradient_counts_as_zero(found: list[dict]) -> None:
