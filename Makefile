@@ -8,8 +8,8 @@ BUILD_INPUTS := setup.py pyproject.toml constraints.txt CMakeLists.txt \
 	$(wildcard csrc/*.cpp csrc/*.hpp csrc/raster/*.cpp csrc/raster/*.hpp csrc/raster/*.inl)
 SANITIZED := build/sanitized
 
-# One gloo or OpenMP thread a worker: the workers themselves fill the cores.
-export OMP_NUM_THREADS ?= 1
+# One gloo or OpenMP thread a process: the processes themselves fill the cores.
+test check: export OMP_NUM_THREADS ?= 1
 # Processes of pytest; tests/conftest.py keeps the tests of a file, and all that start Ray, in one of them.
 TEST_PROCESSES ?= 2
 export RAY_USAGE_STATS_ENABLED := 0

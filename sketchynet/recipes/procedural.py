@@ -38,7 +38,7 @@ def demo() -> Recipe:
         description="the whole pipeline on the procedural chairs in minutes, on two CPU cores",
         data=DataConfig(
             source="procedural",
-            options={"train": 960, "validation": 120, "test": 160, "sketches": 4},
+            options={"train": 800, "validation": 120, "test": 160, "sketches": 4},
             photo_size=128,
         ),
         augmentation=AUGMENTATION,
@@ -47,16 +47,16 @@ def demo() -> Recipe:
             canvas=128,
             train_sizes=(64, 64, 128),  # most is learnt at a quarter of the cost
             optimization=OptimizationConfig(
-                epochs=10, batch_size=32, learning_rate=2e-3, validate_every=5, keep="last"
+                epochs=6, batch_size=32, learning_rate=2e-3, validate_every=3, keep="last"
             ),
             ranking=RankingConfig(kind="contrastive", temperature=0.07),
         ),
         student=StudentConfig(
             network=NetworkConfig(backbone="vgg_tiny", norm="private", normalize=True),
             canvases=CANVASES,
-            canvases_per_step=3,
+            canvases_per_step=2,
             photo_size=128,
-            optimization=OptimizationConfig(epochs=8, batch_size=32, learning_rate=3e-3, validate_every=4),
+            optimization=OptimizationConfig(epochs=6, batch_size=32, learning_rate=3e-3, validate_every=3),
             ranking=RankingConfig(kind="contrastive", temperature=0.07),
             # Distances between unit-length embeddings are small, and their squared errors smaller.
             distillation=DistillationConfig(ranking_share=0.5, scale=100.0),
@@ -95,6 +95,7 @@ def procedural() -> Recipe:
             ),
             "student": student.model_copy(
                 update={
+                    "canvases_per_step": 3,
                     "gallery": "full",  # not the demo's: of its few photos what is stored is too well fitted
                     # How near the full network brings a sketch to a photo that it was trained on is nothing to learn.
                     "distillation": student.distillation.model_copy(update={"relations": (0.0, 1.0, 1.0)}),
