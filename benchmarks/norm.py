@@ -1,6 +1,6 @@
-"""Training-mode batch norm with ReLU6, forward and backward, on a CPU: the fused operator beside torch's.
+"""Batch norm with ReLU6 on a CPU, in training forward and backward, and in evaluation: the fused operators beside torch's.
 
-    python benchmarks/norm.py                # layers of MobileNetV2 and a whole step; rows to benchmarks/results/norm.jsonl
+    python benchmarks/norm.py                # layers of MobileNetV2, a step, embeddings; rows to benchmarks/results/norm.jsonl
     python benchmarks/norm.py --compile      # torch.compile too (minutes of compiling)
 
 Competitors take turns in this process; a ratio is that of one turn to ours. Times are the process's CPU time, with one
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from measuring import Clock, Work, setting, show, write_rows
 from torch import Tensor
 
+from sketchynet.models import Embedder
 from sketchynet.models.fused_norm import Bounds, batch_norm_clamped
 from sketchynet.models.norm import set_domain
 from sketchynet.recipes import find_recipe
@@ -55,12 +56,16 @@ def unfused() -> Iterator[None]:
         yield
 
 
-def step(*, fuse: bool) -> Work:
-    """A step of the student of `qmul_v1` on one canvas of 256."""
-    student = find_recipe("qmul_v1").student
+def student() -> Embedder:
+    """The student of `qmul_v1`, without its weights."""
+    settings = find_recipe("qmul_v1").student
     torch.manual_seed(0)
-    network = new_embedder(student.network.model_copy(update={"weights": None}), student.canvases, None).train()
-    network.to(memory_format=torch.channels_last)
+    return new_embedder(settings.network.model_copy(update={"weights": None}), settings.canvases, None)
+
+
+def step(*, fuse: bool) -> Work:
+    """A step of the student on one canvas of 256."""
+    network = student().train().to(memory_format=torch.channels_last)
     set_domain(network, 1)
     images = torch.randn(BATCH, 3, 256, 256).to(memory_format=torch.channels_last)
 
@@ -73,6 +78,18 @@ def step(*, fuse: bool) -> Work:
             work()
 
     return work if fuse else without
+
+
+def embedding(layout: torch.memory_format, *, fuse: bool) -> Work:
+    """Embeddings of a batch of canvases of 256."""
+    network = student().eval().to(memory_format=layout)
+    canvas = torch.randint(0, 256, (BATCH, 256, 256), dtype=torch.uint8)
+
+    def work() -> None:
+        with nullcontext() if fuse else unfused(), torch.no_grad():
+            network.embed_sketches(canvas)
+
+    return work
 
 
 def main() -> None:
@@ -103,6 +120,14 @@ def main() -> None:
             {name: layer(channels, side, function) for name, function in functions.items()},
         )
     compare(f"MobileNetV2, a step of {BATCH} images at 256", {"fused": step(fuse=True), "torch": step(fuse=False)})
+    compare(
+        f"MobileNetV2, embeddings of {BATCH} images at 256",
+        {
+            "fused": embedding(torch.channels_last, fuse=True),
+            "torch, channels last": embedding(torch.channels_last, fuse=False),
+            "torch, channels first": embedding(torch.contiguous_format, fuse=False),
+        },
+    )
     write_rows(options.out, rows)
     print(options.out)
 

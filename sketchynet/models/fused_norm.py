@@ -1,7 +1,8 @@
-"""Batch norm with the activation behind it, fused: the step of training that a CPU spends most memory traffic on.
+"""Batch norm with the activation behind it, fused: what a CPU spends most memory traffic on.
 
-Unfused, torch passes over a layer's output some thirteen times a step: statistics, norm, activation, and the backward
-of each. Fused (`csrc/norm.cpp`), it is eight times, and the normed images are not kept.
+Unfused, torch passes over a layer's output some thirteen times a training step: statistics, norm, activation, and the
+backward of each. Fused (`csrc/norm.cpp`), it is eight times, and the normed images are not kept. In evaluation four
+passes become two.
 
 Shapes: B images, C channels.
 """
@@ -37,8 +38,9 @@ def bounds_of(activation: nn.Module | None) -> Bounds | None:
 
 
 def can_fuse(x: Tensor) -> bool:
-    """Whether :func:`batch_norm_clamped` takes these images."""
-    return x.device.type == "cpu" and x.dtype == torch.float32 and x.is_contiguous(memory_format=torch.channels_last)
+    """Whether the fused norms take these images."""
+    fitting = x.device.type == "cpu" and x.dtype == torch.float32 and x.numel() > 0
+    return fitting and x.is_contiguous(memory_format=torch.channels_last)
 
 
 def batch_norm_clamped(
@@ -54,6 +56,22 @@ def batch_norm_clamped(
         the clamped images, and, without gradient, float32 (C,) mean and unbiased variance of the batch.
     """
     return _BatchNormClamped.apply(x, weight, bias, eps, bounds)
+
+
+def frozen_norm_clamped(
+    x: Tensor, mean: Tensor, var: Tensor, weight: Tensor, bias: Tensor, eps: float, bounds: Bounds
+) -> Tensor:
+    """Evaluation-mode batch norm, clamped; without gradient.
+
+    Args:
+        x: float32 (B, C, H, W) on the CPU, channels last.
+        mean, var, weight, bias: float32 (C,).
+    """
+    y = torch.empty_like(x)
+    with torch.no_grad():
+        affine = (mean.numpy(), (weight * torch.rsqrt(var + eps)).numpy(), bias.detach().numpy())
+    _core.norm_forward(_rows(x), *affine, *bounds, torch.get_num_threads(), _rows(y))
+    return y
 
 
 def _rows(x: Tensor) -> NDArray[np.float32]:

@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sketchynet.errors import InputError
-from sketchynet.models.fused_norm import Bounds, batch_norm_clamped, bounds_of, can_fuse
+from sketchynet.models.fused_norm import Bounds, batch_norm_clamped, bounds_of, can_fuse, frozen_norm_clamped
 
 NORMS = ("private", "frozen", "folded", "shared")
 
@@ -71,10 +71,12 @@ class PrivateBatchNorm(nn.Module):
         return max(self.momentum, 1.0 / self._counts[self.domain])
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.training and self.share is None and not torch.compiler.is_compiling() and can_fuse(x):
-            bounds = bounds_of(self.after)
-            if bounds is not None:
-                return self._fused(x, bounds)
+        bounds = None if torch.compiler.is_compiling() or not can_fuse(x) else bounds_of(self.after)
+        if bounds is not None and self.training and self.share is None:
+            return self._fused(x, bounds)
+        if bounds is not None and not self.training and not torch.is_grad_enabled():
+            mean, var = self.running_mean[self.domain], self.running_var[self.domain]
+            return frozen_norm_clamped(x, mean, var, self.weight, self.bias, self.eps, bounds)
         normed = self._normed(x)
         return normed if self.after is None else self.after(normed)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 from sketchynet import _core
 from sketchynet.models import fused_norm
-from sketchynet.models.fused_norm import Bounds, batch_norm_clamped, bounds_of, can_fuse
+from sketchynet.models.fused_norm import Bounds, batch_norm_clamped, bounds_of, can_fuse, frozen_norm_clamped
 from sketchynet.models.norm import PrivateBatchNorm, convert_norms
 
 NONE, RELU, RELU6 = Bounds(-math.inf, math.inf), Bounds(0.0, math.inf), Bounds(0.0, 6.0)
@@ -59,6 +60,29 @@ def test_equals_norm_and_activation_in_float64(shape: tuple[int, int, int, int],
     by = torch.where(torn, 0.0, by)
     for found, wanted in zip(gradients(y, single, by), gradients(expected, double, by.double()), strict=True):
         torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-3)
+
+
+@settings(deadline=None)
+@given(
+    st.tuples(st.integers(1, 4), st.sampled_from([1, 2, 3, 16, 24, 63, 64, 65, 144, 320]), st.integers(1, 19), st.integers(1, 7)),
+    st.sampled_from([NONE, RELU, RELU6]),
+    st.integers(0, 2**16),
+)
+def test_evaluation_equals_norm_and_activation_in_float64(shape: tuple[int, int, int, int], bounds: Bounds, seed: int) -> None:
+    x, (weight, bias), (mean, spread) = images(shape, seed), affine(shape[1], seed + 1), affine(shape[1], seed + 2)
+    given = mean, spread.square(), weight, bias
+    found = frozen_norm_clamped(x, *given, 1e-2, bounds)
+    wanted = F.batch_norm(x.double(), *(tensor.double() for tensor in given), False, 0.0, 1e-2).clamp(*bounds)
+    torch.testing.assert_close(found.double(), wanted, rtol=1e-4, atol=1e-4)
+    assert found.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_literal_numbers_in_evaluation() -> None:
+    x = torch.tensor([-1.0, 0.0, 1.0, 4.0]).view(4, 1, 1, 1)
+    one = (torch.tensor([value]) for value in (1.0, 3.5, 2.0, 1.0))  # mean, variance, weight, bias
+    y = frozen_norm_clamped(x, *one, 0.5, Bounds(0.0, 3.5))
+    assert y.flatten().tolist() == [0.0, 0.0, 1.0, 3.5]  # before: -1, 0, 1, 4
+    assert x.flatten().tolist() == [-1.0, 0.0, 1.0, 4.0]
 
 
 def test_literal_numbers() -> None:
@@ -115,6 +139,7 @@ def test_what_is_not_finite_stays_visible() -> None:
 def test_which_images_and_activations() -> None:
     x = images((2, 8, 4, 4), 0)
     assert can_fuse(x) and not can_fuse(x.contiguous()) and not can_fuse(x.double()) and not can_fuse(x.bfloat16())
+    assert not can_fuse(x[:0])
     assert bounds_of(None) == NONE and bounds_of(nn.ReLU(inplace=True)) == RELU and bounds_of(nn.ReLU6()) == RELU6
     assert bounds_of(nn.GELU()) is None and bounds_of(nn.LeakyReLU()) is None
 
@@ -161,7 +186,14 @@ def test_a_private_norm_takes_the_activation_behind_it() -> None:
     kept = {name: tensor[0] for name, tensor in private.state_dict().items() if "running" in name}
     # The first updates of a private norm are plain averages (see PrivateBatchNorm), those of torch's are not.
     plain.load_state_dict(plain.state_dict() | kept)
-    torch.testing.assert_close(private.eval()(x), plain.eval()(x))
+    expected = plain.eval()(x)
+    with patch("sketchynet.models.norm.frozen_norm_clamped", wraps=frozen_norm_clamped) as fused:
+        torch.testing.assert_close(private.eval()(x), expected)
+        assert fused.call_count == 0  # it gives no gradient
+        with torch.no_grad():
+            torch.testing.assert_close(private(x), expected)
+            torch.testing.assert_close(private(x.contiguous()), expected)
+        assert fused.call_count == 4  # two norms; a channels-last convolution makes channels-last images
 
 
 def test_one_value_a_channel_is_refused() -> None:

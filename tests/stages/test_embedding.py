@@ -27,7 +27,7 @@ def test_rows_are_those_of_one_at_a_time_and_the_watcher_is_told_of_each(network
     torch.testing.assert_close(together[0], torch.cat(alone), rtol=0, atol=1e-6)
     torch.testing.assert_close(together[1], embed_images(network, np.asarray(pairs.photos[rows]), 32), rtol=0, atol=1e-6)
     assert sum(told) == len(pairs.sketches) + 4  # nobody watches any more
-    assert network.training
+    assert network.training and network.backbone.features[0].weight.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_of_no_rows_there_are_no_embeddings_of_the_right_length(network: Embedder) -> None:
