@@ -109,16 +109,18 @@ class RolloutWorker:
             raise ValueError(f"sketch number {stranger} has no student that may judge it")
         categories = self._categories[self._sketch_photo[request.sketches]]
         drawn, place = unique_views(self._sketches, request, self._augmentation, self._seed)
-        groups = np.stack([judges, request.canvases, categories], axis=1)
-        for judge, canvas, category in np.unique(groups, axis=0):
-            rows = np.flatnonzero((groups == (judge, canvas, category)).all(axis=1))
-            ranks[rows], triplets[rows] = self._judged(
-                self._judges[judge],
-                drawn.select(place[rows]),
-                self._sketch_photo[request.sketches[rows]],
-                self._canvases[canvas],
-                int(category),
-            )
+        groups = np.stack([judges, request.canvases], axis=1)
+        for number, canvas in np.unique(groups, axis=0):
+            rows = np.flatnonzero((groups == (number, canvas)).all(axis=1))
+            judge = self._judges[number]
+            with evaluating(judge.student):
+                pixels = rasterize(drawn.select(place[rows]), self._canvases[canvas], threads=1)
+                queries = judge.student.embed_sketches(torch.from_numpy(pixels).to(self._device)).float()
+            for category in np.unique(categories[rows]):
+                own = np.flatnonzero(categories[rows] == category)
+                wanted = self._sketch_photo[request.sketches[rows[own]]]
+                among = queries[torch.from_numpy(own).to(self._device)]
+                ranks[rows[own]], triplets[rows[own]] = self._judged(judge, among, wanted, int(category))
         return RolloutResult(ranks, triplets)
 
     def to(self, device: torch.device) -> Self:
@@ -130,22 +132,17 @@ class RolloutWorker:
         return self
 
     def _judged(
-        self, judge: Judge, drawn: SketchBatch, wanted: np.ndarray, canvas: int, category: int
+        self, judge: Judge, queries: torch.Tensor, wanted: np.ndarray, category: int
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Of drawings that show the photos ``wanted``, int64 (n,), all of one category."""
+        """Of embedded drawings, (n, D), that show the photos ``wanted``, int64 (n,), all of one category."""
         columns = np.flatnonzero(self._categories[judge.photos] == category)
         photos = judge.photos[columns]
         target = torch.from_numpy(np.searchsorted(photos, wanted)).to(self._device)
         negative = torch.from_numpy(self._content[photos][None, :] != self._content[wanted][:, None])
-        with evaluating(judge.student):
-            pixels = torch.from_numpy(rasterize(drawn, canvas, threads=1)).to(self._device)
-            queries = judge.student.embed_sketches(pixels).float()
-            gallery = judge.gallery[torch.from_numpy(columns).to(self._device)]
-            ranks = match_rank(queries, gallery, target)
-            distance = pairwise_distance(queries, gallery)
-            triplets = triplet_rows(
-                distance, target, negative.to(self._device), margin=self._margin, mining="hard"
-            )
+        gallery = judge.gallery[torch.from_numpy(columns).to(self._device)]
+        ranks = match_rank(queries, gallery, target)
+        distance = pairwise_distance(queries, gallery)
+        triplets = triplet_rows(distance, target, negative.to(self._device), margin=self._margin, mining="hard")
         return ranks.cpu().numpy(), triplets.cpu().numpy()
 
 
@@ -200,10 +197,11 @@ class RewardTable:
             return
         self._asked[views, rows] = True
         canvases = self.ranks.shape[2]
+        # Canvas by canvas: what is answered together is then of one size, and embedded in few large batches.
         request = RolloutRequest(
-            np.repeat(self._sketches[rows], canvases),
-            np.repeat(views, canvases),
-            np.tile(np.arange(canvases), len(rows)),
+            np.tile(self._sketches[rows], canvases),
+            np.tile(views, canvases),
+            np.repeat(np.arange(canvases), len(rows)),
         )
         self._pending.append((views, rows, self._thread.submit(self._rollout, request)))
 
@@ -216,9 +214,9 @@ class RewardTable:
             began = time.perf_counter()
             outcome = found.result()
             self.waited += time.perf_counter() - began
-            shape = (len(rows), self.ranks.shape[2])
-            self.ranks[views, rows] = outcome.ranks.reshape(shape)
-            self.triplets[views, rows] = outcome.triplets.reshape(shape)
+            shape = (self.ranks.shape[2], len(rows))
+            self.ranks[views, rows] = outcome.ranks.reshape(shape).T
+            self.triplets[views, rows] = outcome.triplets.reshape(shape).T
         return RolloutResult(self.ranks[place], self.triplets[place])
 
     @property
