@@ -47,7 +47,7 @@ def demo() -> Recipe:
             canvas=128,
             train_sizes=(64, 64, 128),  # most is learnt at a quarter of the cost
             optimization=OptimizationConfig(
-                epochs=6, batch_size=32, learning_rate=2e-3, validate_every=3, keep="last"
+                epochs=8, batch_size=32, learning_rate=2e-3, validate_every=4, keep="last"
             ),
             ranking=RankingConfig(kind="contrastive", temperature=0.07),
         ),
@@ -56,7 +56,7 @@ def demo() -> Recipe:
             canvases=CANVASES,
             canvases_per_step=2,
             photo_size=128,
-            optimization=OptimizationConfig(epochs=6, batch_size=32, learning_rate=3e-3, validate_every=3),
+            optimization=OptimizationConfig(epochs=7, batch_size=32, learning_rate=3e-3, validate_every=4),
             ranking=RankingConfig(kind="contrastive", temperature=0.07),
             # Distances between unit-length embeddings are small, and their squared errors smaller.
             distillation=DistillationConfig(ranking_share=0.5, scale=100.0),
