@@ -18,6 +18,9 @@ from sketchynet.models import fused_norm
 from sketchynet.models.fused_norm import Bounds, batch_norm_clamped, bounds_of, can_fuse, frozen_norm_clamped
 from sketchynet.models.norm import PrivateBatchNorm, convert_norms
 
+SHAPES = st.tuples(
+    st.integers(2, 5), st.sampled_from([1, 2, 3, 16, 24, 63, 64, 65, 144, 320]), st.integers(1, 19), st.integers(1, 7)
+)
 NONE, RELU, RELU6 = Bounds(-math.inf, math.inf), Bounds(0.0, math.inf), Bounds(0.0, 6.0)
 
 
@@ -40,11 +43,7 @@ def gradients(of: Tensor, inputs: list[Tensor], by: Tensor) -> list[Tensor]:
 
 
 @settings(deadline=None)
-@given(
-    st.tuples(st.integers(2, 5), st.sampled_from([1, 2, 3, 16, 24, 63, 64, 65, 144, 320]), st.integers(1, 19), st.integers(1, 7)),
-    st.sampled_from([NONE, RELU, RELU6]),
-    st.integers(0, 2**16),
-)
+@given(SHAPES, st.sampled_from([NONE, RELU, RELU6]), st.integers(0, 2**16))
 def test_equals_norm_and_activation_in_float64(shape: tuple[int, int, int, int], bounds: Bounds, seed: int) -> None:
     x, (weight, bias), by = images(shape, seed), affine(shape[1], seed + 1), images(shape, seed + 2)
     single = [tensor.clone(memory_format=torch.preserve_format).requires_grad_() for tensor in (x, weight, bias)]
@@ -63,11 +62,7 @@ def test_equals_norm_and_activation_in_float64(shape: tuple[int, int, int, int],
 
 
 @settings(deadline=None)
-@given(
-    st.tuples(st.integers(1, 4), st.sampled_from([1, 2, 3, 16, 24, 63, 64, 65, 144, 320]), st.integers(1, 19), st.integers(1, 7)),
-    st.sampled_from([NONE, RELU, RELU6]),
-    st.integers(0, 2**16),
-)
+@given(SHAPES, st.sampled_from([NONE, RELU, RELU6]), st.integers(0, 2**16))
 def test_evaluation_equals_norm_and_activation_in_float64(shape: tuple[int, int, int, int], bounds: Bounds, seed: int) -> None:
     x, (weight, bias), (mean, spread) = images(shape, seed), affine(shape[1], seed + 1), affine(shape[1], seed + 2)
     given = mean, spread.square(), weight, bias
