@@ -312,8 +312,8 @@ class Recognition:
         if agreed(runtime, checkpoint.is_complete(target)):
             return
         network = full_network(self.recipe, folder).to(runtime.device)
-        size = self.recipe.teacher.canvas
-        shape = (self._settings.views, len(self.sketches))
+        size, keeps = self.recipe.teacher.canvas, runtime.rank == 0
+        shape = (self._settings.views, len(self.sketches) if keeps else 0)
         empty = float("nan")
         tables = {
             "logits": torch.full((*shape, len(self.data.category_names)), empty, dtype=torch.float16),
@@ -326,9 +326,10 @@ class Recognition:
                 return classify(network, drawn, size)
 
             for rows, (logits, embeddings) in spread(runtime, self.indices(TRAIN), answer):
-                tables["logits"][view, rows] = logits.half()
-                tables["embeddings"][view, rows] = embeddings.half()
-        if runtime.rank == 0:
+                if keeps:
+                    tables["logits"][view, rows] = logits.half()
+                    tables["embeddings"][view, rows] = embeddings.half()
+        if keeps:
             checkpoint.write_checkpoint(target, network=tables, config={"canvas": size}, metrics={})
         runtime.barrier()
 

@@ -164,12 +164,13 @@ class Retrieval:
         if agreed(runtime, checkpoint.is_complete(target)):
             return
         network = full_network(self.recipe, folder).to(runtime.device)
-        size = self.recipe.teacher.canvas
+        size, keeps = self.recipe.teacher.canvas, runtime.rank == 0
 
         def table(count: int, rows: np.ndarray, embed: Callable[[np.ndarray], torch.Tensor]) -> torch.Tensor:
-            filled = torch.full((count, network.dim), float("nan"))
+            filled = torch.full((count if keeps else 0, network.dim), float("nan"))
             for block, (embeddings,) in spread(runtime, rows, lambda own: (embed(own),)):
-                filled[block] = embeddings
+                if keeps:
+                    filled[block] = embeddings
             return filled
 
         tables = {
@@ -182,7 +183,7 @@ class Retrieval:
                 len(pairs.photos), pairs.photo_indices(TRAIN), lambda rows: embed_photos(network, pairs, rows, size)
             ),
         }
-        if runtime.rank == 0:
+        if keeps:
             checkpoint.write_checkpoint(target, network=tables, config={"canvas": size}, metrics={})
         runtime.barrier()
 
