@@ -66,6 +66,9 @@ def frozen_norm_clamped(
     Args:
         x: float32 (B, C, H, W) on the CPU, channels last.
         mean, var, weight, bias: float32 (C,).
+
+    Returns:
+        float32 (B, C, H, W), channels last, in memory of its own.
     """
     y = torch.empty_like(x)
     with torch.no_grad():
