@@ -14,6 +14,7 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "demo": procedural.demo,
     "procedural": procedural.procedural,
     "qmul_v1": qmul_v1.qmul_v1,
+    "qmul_v1_half": qmul_v1.qmul_v1_half,
     "qmul_v1_gpu": qmul_v1.qmul_v1_gpu,
     "qmul_v2": catalogue.qmul_v2,
     "sketchy": catalogue.sketchy,
