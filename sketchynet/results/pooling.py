@@ -7,7 +7,7 @@ therefore tells what other sketches would give; the spread between seeds stands 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -265,53 +265,6 @@ def run_list(runs: Sequence[Summary]) -> str:
         commits = " + ".join(commit[:7] + ("*" if commit.endswith("-dirty") else "") for commit in values["commits"])
         parts.append(f"seed {run.seed} `{run.run_id[:8]}` ({commits}, {machine}{spent})")
     return f"Runs: {'; '.join(parts)}."
-
-
-def sufficing_table(pooled: Pool) -> str:
-    """The cheapest canvas that finds the photo, and V2's choice, against strokes, points and ink, as Markdown.
-
-    Means are over seeds and queries; ρ is Spearman's rank correlation of the canvas with the feature, over the
-    queries that some canvas finds (all queries for V2's choice), averaged over the seeds.
-    """
-    kinds: list[tuple[str, Callable[[Summary], np.ndarray]]] = [("cheapest canvas with rank 1", _sufficing)]
-    if all("v2" in run.values["choices"] for run in pooled.runs):
-        kinds.append(("V2's choice", lambda run: run.choices("v2")))
-    names = ("strokes", "points", "ink")
-    rows = []
-    for kind, canvas_of in kinds:
-        numbers = np.concatenate([canvas_of(run) for run in pooled.runs])
-        features = {name: np.concatenate([run.features()[name] for run in pooled.runs]) for name in names}
-        for number, size in [*enumerate(pooled.canvases), (-1, 0)]:
-            members = numbers == number
-            if not members.any():
-                continue
-            label = f"{size} px" if size else "none finds it"
-            means = [f"{features[name][members].mean():.1f}" for name in names]
-            rows.append([kind, label, f"{100 * members.mean():.1f} %", *means])
-        correlations = []
-        for name in names:
-            each = [_spearman(canvas_of(run), run.features()[name]) for run in pooled.runs]
-            correlations.append(f"{np.mean(each):+.2f}".replace("-", "−"))
-        rows.append([kind, "ρ with the canvas", "", *correlations])
-    columns = ["", "canvas", "share", "strokes, mean", "points, mean", "ink, mean sides of the frame"]
-    return markdown(columns, rows)
-
-
-def _sufficing(run: Summary) -> np.ndarray:
-    """int64 (n,): the cheapest canvas that ranks the truth first; -1 where none does."""
-    hit = run.ranks["v1"] == 1
-    return np.where(hit.any(axis=1), hit.argmax(axis=1), -1)
-
-
-def _spearman(canvas: np.ndarray, feature: np.ndarray) -> float:
-    """Spearman's correlation where there is a canvas; 0 where either does not vary."""
-    from scipy.stats import rankdata
-
-    kept = canvas >= 0
-    a, b = rankdata(canvas[kept]), rankdata(feature[kept])
-    if len(a) < 2 or a.std() == 0 or b.std() == 0:
-        return 0.0
-    return float(np.corrcoef(a, b)[0, 1])
 
 
 def plot_points(pooled: Pool) -> list[dict[str, Any]]:

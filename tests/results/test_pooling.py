@@ -7,7 +7,8 @@ from summaries import make_summary, member
 
 from sketchynet.errors import InputError
 from sketchynet.results.claims import experiment_section, paired_difference
-from sketchynet.results.pooling import _sufficing, percent, plot_points, pool, pooled_table, sufficing_table
+from sketchynet.results.pooling import percent, plot_points, pool, pooled_table
+from sketchynet.results.queries import _sufficing, misses_table, sufficing_table
 from sketchynet.results.verdicts import RULES, above, claims_table, not_below
 from sketchynet.retrieval import Interval
 
@@ -53,6 +54,9 @@ def test_runs_without_a_policy_have_no_canvases() -> None:
     text = pooled_table(pooled)
     assert "queries at" not in text and "SketchyNetV2" not in text and "oracle" in text
     assert "V2's choice" not in sufficing_table(pooled)
+    head, _, first, second = misses_table(pooled).split("\n")
+    assert head.startswith("| rank by SketchyNetV1 at 32 |") and head.endswith("| first by some canvas |")
+    assert first.startswith("| 1 | 66.7 % |") and second.startswith("| 2 | 33.3 % |")
 
 
 def test_what_does_not_belong_together_is_named() -> None:
@@ -77,6 +81,22 @@ def test_the_canvas_that_suffices_against_the_strokes() -> None:
     # Of the two queries that some canvas finds, the one with more of everything needs the larger.
     assert "| cheapest canvas with rank 1 | ρ with the canvas |  | +1.00 | +1.00 | +1.00 |" in text
     assert "| V2's choice | 16 px | 66.7 % | 5.5 | 55.0 | 1.8 |" in text
+
+
+def test_queries_by_rank_tell_what_was_drawn_and_who_finds_it() -> None:
+    ranks = [[1, 12], [12, 1], [4, 7]]  # V2 takes 32, 16 and 16
+    head, _, *rows = misses_table(pool([make_summary(0, ranks=ranks)])).split("\n")
+    assert head == (
+        "| rank by V2 | share | strokes, mean | points, mean | ink, mean sides of the frame | first by full network "
+        "| first by SketchyNetV1 at 32 | first by some canvas |"
+    )
+    assert rows == [
+        "| 3–5 | 33.3 % | 9.0 | 90.0 | 1.5 | 100 % | 0 % | 0 % |",
+        "| 11 or more | 66.7 % | 3.0 | 30.0 | 2.5 | 50 % | 50 % | 100 % |",
+    ]
+    # Over seeds: seed 1 finds all three.
+    rows = misses_table(pool([make_summary(0, ranks=ranks), make_summary(1)])).split("\n")[2:]
+    assert [row.split(" | ")[:2] for row in rows] == [["| 1", "50.0 %"], ["| 3–5", "16.7 %"], ["| 11 or more", "33.3 %"]]
 
 
 def test_points_of_the_plot_are_means_over_seeds() -> None:
