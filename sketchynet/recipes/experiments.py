@@ -117,9 +117,17 @@ def _galleries(base: Recipe) -> Experiment:
 def _starts(base: Recipe) -> Experiment:
     teacher, student = (stage.network.model_dump(mode="json") for stage in (base.teacher, base.student))
     alike = [f"teacher.network.{key}={json.dumps(student[key])}" for key in student if teacher[key] != student[key]]
+    silent = ["student.distillation.relations=[0, 0, 0]"]
+    if base.recognition is not None:
+        silent.append("recognition.logits_weight=0")
+    starts = {
+        "the network's weights": ("weights", ()),
+        "a member of the full network": ("member", ()),
+        "a member, then not distilled": ("member", silent),  # longer training alone
+    }
     variants = tuple(
-        Variant(name, (f"student.distillation.start={start}", "student.gallery=own", *alike, *_STUDENT_ALONE))
-        for name, start in (("the network's weights", "weights"), ("a member of the full network", "member"))
+        Variant(name, (f"student.distillation.start={start}", *untaught, "student.gallery=own", *alike, *_STUDENT_ALONE))
+        for name, (start, untaught) in starts.items()
     )
     question = "Where should the student's training start, if it is a network of the full network's kind?"
     return Experiment("starts", question, base, variants, variants[0].name, "same")
