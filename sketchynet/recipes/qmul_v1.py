@@ -106,6 +106,21 @@ def qmul_v1_half() -> Recipe:
     )
 
 
+def qmul_v1_squeezenet() -> Recipe:
+    """`qmul_v1_half` with SqueezeNet 1.1 on both sides: its stride of 16 keeps four times the positions of a small canvas."""
+    base = qmul_v1_half()
+    teacher, student = base.teacher, base.student
+    network = {"backbone": "squeezenet1_1", "weights": "squeezenet1_1_imagenet.safetensors"}
+    return base.model_copy(
+        update={
+            "name": "qmul_v1_squeezenet",
+            "description": "qmul_v1_half with SqueezeNet 1.1 instead of MobileNetV2, as full network and as student",
+            "teacher": teacher.model_copy(update={"network": teacher.network.model_copy(update=network)}),
+            "student": student.model_copy(update={"network": student.network.model_copy(update=network)}),
+        }
+    )
+
+
 def qmul_v1_gpu() -> Recipe:
     """Longer schedules at full size, for `--gpu`: a full network of three members, five canvases, four folds.
 
