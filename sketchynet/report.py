@@ -15,6 +15,7 @@ _NAMES = {
     "v2": "SketchyNetV2",
     "mixture": "  best mixture of fixed canvases",
     "shuffled": "  its choices shuffled",
+    "dealt": "  its choices shuffled within each category",
     "rule": "  rule on strokes, points or ink",
     "exit": "  early exit where the answer is clear",
     "oracle": "  oracle",

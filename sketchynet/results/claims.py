@@ -24,8 +24,11 @@ from sketchynet.results.pooling import (
     same_queries,
     spread_text,
 )
-from sketchynet.results.summary import Summary
+from sketchynet.results.summary import DEALT, Summary
 from sketchynet.retrieval import Interval, bootstrap_interval
+
+_RIVALS = ("mixture", "shuffled", DEALT, "rule", "exit")
+"""What V2 is compared with in sets about policies."""
 
 
 @dataclass(frozen=True)
@@ -192,7 +195,7 @@ def _by_canvas(pools: dict[str, Pool], reference: Pool | None) -> str:
 
 def _by_policy(pools: dict[str, Pool], reference: Pool | None) -> str:
     columns = ["configuration", "seeds", "validation Acc@1", "V2 Acc@1", "GFLOPs", "difference"]
-    columns += [f"V2 − {display_name(rival).strip()}" for rival in ("mixture", "shuffled", "rule", "exit")]
+    columns += [f"V2 − {display_name(rival).strip()}" for rival in _RIVALS]
     rows = []
     for variant, pooled in pools.items():
         if "v2" not in pooled.systems:
@@ -200,8 +203,7 @@ def _by_policy(pools: dict[str, Pool], reference: Pool | None) -> str:
         cost = pooled.figure("v2", "gflops").mean()
         row = [variant, str(len(pooled.runs)), _validation(pooled, "selector", "acc1"), _accuracy(pooled, "v2")]
         row += [f"{cost:.4f}", _compared(pooled, "v2", reference, "v2")]
-        rivals = ("mixture", "shuffled", "rule", "exit")
-        row += [interval_text(pooled.difference("v2", r)) if r in pooled.systems else "–" for r in rivals]
+        row += [interval_text(pooled.difference("v2", r)) if r in pooled.comparable else "–" for r in _RIVALS]
         rows.append([*row, _ids(pooled)])
     return "\n\n".join([markdown([*columns, "runs"], rows), *_budgets(pools)])
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from sketchynet.errors import InputError
 from sketchynet.report import display_name
-from sketchynet.results.summary import Summary
+from sketchynet.results.summary import DEALT, Summary
 from sketchynet.retrieval import Interval, bootstrap_interval
 from sketchynet.stages.evaluate import claimed_differences
 from sketchynet.stages.systems import best_mixture
@@ -51,6 +51,12 @@ class Pool:
         shared = set.intersection(*(set(run.values["systems"]) for run in self.runs))
         names = [name for name in shared if name.startswith(prefix) and name[len(prefix)].isdigit()]
         return sorted(names, key=lambda name: float(name[len(prefix) : -1]))
+
+    @property
+    def comparable(self) -> set[str]:
+        """`systems`, and V2's choices dealt out within each category where there are several."""
+        dealt = "v2" in self.systems and len(self.runs[0].values["categories"]["names"]) > 1
+        return {*self.systems, DEALT} if dealt else {*self.systems}
 
     @property
     def largest(self) -> str:
@@ -206,12 +212,12 @@ def _grey(pooled: Pool) -> list[str]:
 
 
 def _differences(pooled: Pool) -> str:
-    known = set(pooled.systems)
+    known = pooled.comparable
     scopes = ["all", *pooled.runs[0].values["categories"]["names"]]
     columns = ["difference of Acc@1, points", *(f"seed {seed}" for seed in pooled.seeds), "pooled, with 95 % interval"]
     columns += [f"{scope}, pooled" for scope in scopes[1:]]
     rows = []
-    for first, second in claimed_differences(pooled.canvases):
+    for first, second in [*claimed_differences(pooled.canvases), ("v2", DEALT)]:
         if not {first, second} <= known:
             continue
         each = [float((run.hits(first) - run.hits(second)).mean()) for run in pooled.runs]

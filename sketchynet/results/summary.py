@@ -43,6 +43,8 @@ _SECTIONS = (
 )
 INK_UNIT = 1000
 """The length of ink is kept in thousandths of a side of the frame."""
+DEALT = "dealt"
+"""A system that needs no evaluation of its own: V2's choices dealt out at random within each category."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,8 @@ class Summary:
         Raises:
             InputError: the run has no such system.
         """
+        if system == DEALT:
+            return self._dealt_hits(q)
         if system not in self.values["systems"]:
             known = ", ".join(self.values["systems"])
             raise InputError(f"{self.place}: no system {system!r} was evaluated; there are {known}")
@@ -119,6 +123,20 @@ class Summary:
             return found[np.arange(len(found)), (self.ranks["v1"] == 1).argmax(axis=1)]
         shares = self.values["systems"][system]["details"]["shares"]
         return found @ np.array([shares[str(size)] for size in self.canvases])
+
+    def _dealt_hits(self, q: int) -> np.ndarray:
+        """As :meth:`hits`, of V2's choices dealt out within each category: the expectation over all permutations.
+
+        Where V2 is no better, its choices know one category from another and nothing more.
+        """
+        found = (self.ranks["v1"] <= q).astype(np.float64)
+        choices = self.choices("v2")
+        dealt = np.empty(len(found))
+        for name in self.values["categories"]["names"] or ["all"]:
+            members = self.scope(name)
+            shares = np.bincount(choices[members], minlength=len(self.canvases)) / members.sum()
+            dealt[members] = found[members] @ shares
+        return dealt
 
     def _unpacked(self, section: str, name: str) -> np.ndarray:
         return unpack(self.values[section][name], place=f"{self.place}: {section}.{name}")

@@ -11,6 +11,7 @@ import numpy as np
 
 from sketchynet.report import display_name
 from sketchynet.results.pooling import Pool, interval_text, markdown, percent
+from sketchynet.results.summary import DEALT
 from sketchynet.retrieval import Interval
 
 PAPER_SAVING = 3.28
@@ -60,7 +61,7 @@ def _distillation(pooled: Pool) -> Iterator[Row]:
 
 
 def _policy(pooled: Pool) -> Iterator[Row]:
-    known = set(pooled.systems)
+    known = pooled.comparable
     if "v2" not in known:
         return
     best = pooled.largest
@@ -72,12 +73,14 @@ def _policy(pooled: Pool) -> Iterator[Row]:
     for rival, name in (
         ("mixture", "the best mixture of fixed canvases"),
         ("shuffled", "its own choices shuffled"),
+        (DEALT, "its own choices shuffled within each category"),
         ("rule", "a rule on strokes, points or ink"),
         ("exit", "an early exit where the answer is clear"),
     ):
         if rival in known:
             gap = pooled.difference("v2", rival)
-            cost = pooled.figure(rival, "gflops").mean() / pooled.figure("v2", "gflops").mean()
+            priced = "v2" if rival == DEALT else rival
+            cost = pooled.figure(priced, "gflops").mean() / pooled.figure("v2", "gflops").mean()
             text = f"{interval_text(gap)} points at {cost:.2f}× its FLOPs"
             yield f"V2 is above {name}", above(gap), text
     spent = pooled.figure("v2", "gflops").mean()

@@ -9,6 +9,7 @@ from sketchynet.errors import InputError
 from sketchynet.results.claims import experiment_section, paired_difference
 from sketchynet.results.pooling import percent, plot_points, pool, pooled_table
 from sketchynet.results.queries import _sufficing, misses_table, sufficing_table
+from sketchynet.results.summary import DEALT
 from sketchynet.results.verdicts import RULES, above, claims_table, not_below
 from sketchynet.retrieval import Interval
 
@@ -23,6 +24,8 @@ def test_outcomes_of_every_system() -> None:
     assert run.hits("rule").tolist() == [1, 1, 0] and run.hits("oracle").tolist() == [1, 1, 0]
     assert run.hits("mixture").tolist() == [0.75, 1, 0]
     assert run.hits("shuffled") == pytest.approx([1 / 3, 1, 0])
+    # One of the two left sketches at 32: each of them gets it half of the time, the right one never.
+    assert run.hits(DEALT).tolist() == [0.5, 1, 0]
     with pytest.raises(InputError, match=r"tiny-0\.json: no system 'v3'.*full, direct@16"):
         run.hits("v3")
 
@@ -42,6 +45,7 @@ def test_the_table_tells_systems_differences_canvases_and_runs() -> None:
     assert "| SketchyNetV2 | 2.00 M | 0.0500 | 50.00 | 50.00 | 50.00 ± 0.00 |" in text
     assert "| SketchyNetV2 − SketchyNetV1 at 32 | +0.00 | +33.33 | +16.67 [+0.00, +50.00] |" in text
     assert "| SketchyNetV1 at 32 − trained directly at 32 | +33.33 | +33.33 | +33.33 [+0.00, +100.00] |" in text
+    assert "| SketchyNetV2 − its choices shuffled within each category | +16.67 | +16.67 | +16.67 [" in text
     assert "| FLOPs of SketchyNetV1 at 32 over those of V2 | 2.00× | 2.00× |" in text
     assert "| queries at 16 / 32 | 2 / 1 | 2 / 1 |" in text and "ink at 2.5: 16, 32" in text
     assert "seed 1 `tiny1000` (aaaaaaa, 2 CPU cores, 2 min)" in text
@@ -57,6 +61,12 @@ def test_runs_without_a_policy_have_no_canvases() -> None:
     head, _, first, second = misses_table(pooled).split("\n")
     assert head.startswith("| rank by SketchyNetV1 at 32 |") and head.endswith("| first by some canvas |")
     assert first.startswith("| 1 | 66.7 % |") and second.startswith("| 2 | 33.3 % |")
+
+
+def test_one_category_has_no_shuffle_of_its_own() -> None:
+    values = make_summary(0).values
+    pooled = pool([make_summary(0, categories={**values["categories"], "names": []})])
+    assert DEALT not in pooled.comparable and "within each category" not in claims_table(pooled)
 
 
 def test_what_does_not_belong_together_is_named() -> None:
