@@ -198,12 +198,12 @@ def _compare(options: argparse.Namespace) -> None:
 
 def _recipes(options: argparse.Namespace) -> None:
     from sketchynet.recipes import RECIPES, find_recipe
+    from sketchynet.tables import aligned
 
     if options.name is not None:
         print(find_recipe(options.name).model_dump_json(indent=2))
         return
-    for name, build in RECIPES.items():
-        print(f"{name:<12}{build().description}")
+    print(aligned(["recipe", "what it trains"], [[name, build().description] for name, build in RECIPES.items()]))
 
 
 if __name__ == "__main__":

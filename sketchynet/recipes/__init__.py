@@ -19,6 +19,7 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "qmul_v1_gpu": qmul_v1.qmul_v1_gpu,
     "qmul_v2": catalogue.qmul_v2,
     "sketchy": catalogue.sketchy,
+    "sketchy_squeezenet": catalogue.sketchy_squeezenet,
     "fscoco": catalogue.fscoco,
     "folder": catalogue.folder,
     "quickdraw": quickdraw.quickdraw,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from sketchynet.config import AugmentationConfig, DataConfig, Recipe
-from sketchynet.recipes.qmul_v1 import qmul_v1
+from sketchynet.recipes.qmul_v1 import qmul_v1, qmul_v1_squeezenet
 
 
 def folder() -> Recipe:
@@ -57,6 +57,22 @@ def sketchy() -> Recipe:
         description="the Sketchy database in --data DIR: MobileNetV2 from ImageNet weights (needs a GPU)",
         data=DataConfig(source="sketchy", photo_size=256),
         augmentation=AugmentationConfig(),  # photos of scenes: no white border
+    )
+
+
+def sketchy_squeezenet() -> Recipe:
+    """The Sketchy database, or a part of it, at 128 pixels with SqueezeNet 1.1 on both sides: a CPU's share of the work."""
+    base = qmul_v1_squeezenet()
+    teacher, student = base.teacher, base.student
+    batches = {"batches": "category", "batch_size": 32}  # there are no batch norms that would mind
+    return _changed(
+        base,
+        name="sketchy_squeezenet",
+        description="the Sketchy database, or some categories, in --data DIR: SqueezeNet 1.1 at 128 pixels, on two CPU cores",
+        data=DataConfig(source="sketchy", photo_size=128),
+        augmentation=AugmentationConfig(),
+        teacher=_changed(teacher, optimization=_changed(teacher.optimization, **batches)),
+        student=_changed(student, optimization=_changed(student.optimization, **batches)),
     )
 
 
