@@ -10,6 +10,7 @@ Prose outside the marks is never touched. Kinds of places:
     table RECIPE             every system over the seeds of a recipe, differences, canvases, runs
     claims RECIPE            what is claimed: holds, partly, does not
     canvases RECIPE          the canvas that suffices, and V2's choice, against strokes, points and ink
+    ceiling RECIPE           what a canvas for each sketch could bring at V2's cost, by the ranks of other seeds
     misses RECIPE            queries by the rank of their truth: what was drawn, and who finds them
     plot RECIPE              accuracy over FLOPs, means over the seeds (an image beside the document)
     experiment NAME [BASE]   a claim's recipe set: every variant, compared with the set's reference
@@ -27,6 +28,7 @@ from pathlib import Path
 
 from sketchynet import plots
 from sketchynet.errors import InputError
+from sketchynet.results.ceiling import ceiling_table
 from sketchynet.results.claims import Section, experiment_section
 from sketchynet.results.forest import forest_plot
 from sketchynet.results.pooling import (
@@ -44,7 +46,7 @@ from sketchynet.results.verdicts import claims_table
 
 _BEGIN = re.compile(r"^<!-- results: (?P<what>.+?) -->$")
 _END = "<!-- /results -->"
-_KINDS = "table RECIPE, claims RECIPE, canvases RECIPE, misses RECIPE, plot RECIPE, experiment NAME [BASE], runs"
+_KINDS = "table RECIPE, claims RECIPE, canvases RECIPE, ceiling RECIPE, misses RECIPE, plot RECIPE, experiment NAME [BASE], runs"
 
 
 def fill_document(document: Path, summaries: Sequence[Summary], *, images: Path | None) -> str:
@@ -98,7 +100,7 @@ def _place(
     kind, names = words[0], words[1:]
     if kind == "runs" and not names:
         text = _all_runs(summaries)
-    elif kind in ("table", "claims", "canvases", "misses", "plot") and len(names) == 1:
+    elif kind in ("table", "claims", "canvases", "ceiling", "misses", "plot") and len(names) == 1:
         runs = by_recipe(summaries).get(names[0])
         text = f"*No finished run of `{names[0]}` yet.*" if not runs else _of_recipe(kind, runs, document, images)
     elif kind == "experiment" and len(names) in (1, 2):
@@ -119,6 +121,8 @@ def _of_recipe(kind: str, runs: Sequence[Summary], document: Path, images: Path 
         return claims_table(pooled)
     if kind == "canvases":
         return sufficing_table(pooled)
+    if kind == "ceiling":
+        return ceiling_table(pooled)
     if kind == "misses":
         return misses_table(pooled)
     return _picture(Section("", points=tuple(plot_points(pooled))), runs[0].recipe.name, document, images)
