@@ -80,7 +80,7 @@ def worker_of(settings: Recipe) -> tuple[RolloutWorker, PairedSet]:
     student = new_embedder(settings.student.network, settings.student.canvases, None).eval()
     photos = pairs.photo_indices(TRAIN)
     gallery = embed_photos(student, pairs, photos, settings.student.photo_size)
-    judge = Judge(student, pairs.sketch_indices(TRAIN), photos, gallery)
+    judge = Judge(student, pairs.sketch_indices(TRAIN), photos, (gallery,) * len(settings.student.canvases))
     worker = RolloutWorker(
         pairs, [judge], settings.student.canvases, settings.augmentation, margin=settings.selector.margin, seed=0
     )
@@ -262,11 +262,11 @@ def compute(rounds: int) -> dict[str, Any]:
     times: dict[str, list[float]] = {"compose": [], "embed": [], "rollout": []}
     for number in range(rounds + 1):
         chosen = random_canvases(student.canvases, canvases, seed=0, epoch=0, step=number)
-        plan = BatchPlan(sketches, chosen, student.photo_size)
+        plan = BatchPlan(sketches, chosen, (student.photo_size,) * len(chosen))
         marks = [time.process_time()]
         batch = compose(pairs, plan, settings.augmentation, seed=0, epoch=number, rows=np.arange(len(sketches)))
         marks.append(time.process_time())
-        outputs = [network.embed_photos(batch.images), *map(network.embed_sketches, batch.canvases)]
+        outputs = [*map(network.embed_photos, batch.images), *map(network.embed_sketches, batch.canvases)]
         sum(rows.square().mean() for rows in outputs).backward()
         marks.append(time.process_time())
         worker(asked)

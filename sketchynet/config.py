@@ -203,6 +203,10 @@ class StudentConfig(Section):
     """Draw the batch at so many random canvases a step instead of at all (cheaper on large canvases)."""
     photo_size: Canvas = 256
     """Size of the photos; the paper keeps it full."""
+    photo_sizes: tuple[Canvas, ...] | None = None
+    """Instead, one size for each of ``canvases``: a sketch is then learnt and searched among photos of its canvas's size,
+    in a gallery of its own, which is nearer to what few pixels show. A query costs the same; the photos are embedded
+    once for every size (ours)."""
     gallery: Literal["own", "full"] = "own"
     """Whose embeddings of the photos the distilled student's queries are compared with: its ``own``, one network for both
     sides (the paper), or those that the ``full`` network stores. The student then learns to embed sketches alone, against
@@ -224,6 +228,20 @@ class StudentConfig(Section):
                 f"canvases_per_step = {self.canvases_per_step} is more than the {len(self.canvases)} canvases"
             )
         return self
+
+    @model_validator(mode="after")
+    def _every_canvas_has_its_photo_size(self) -> StudentConfig:
+        if self.photo_sizes is not None and len(self.photo_sizes) != len(self.canvases):
+            raise ValueError(
+                f"photo_sizes {list(self.photo_sizes)} must be one for each of the canvases {list(self.canvases)}, or null "
+                f"for photos of {self.photo_size} pixels throughout"
+            )
+        return self
+
+    @property
+    def gallery_sizes(self) -> tuple[int, ...]:
+        """Side of the photos that a sketch is compared with, one a canvas."""
+        return self.photo_sizes or (self.photo_size,) * len(self.canvases)
 
 
 class SelectorConfig(Section):
@@ -343,6 +361,8 @@ class Recipe(Section):
                 f"student.gallery = full: student.photo_size {student.photo_size} must be teacher.canvas "
                 f"{self.teacher.canvas}, the size at which the full network embeds photos"
             )
+        if student.photo_sizes is not None:
+            raise ValueError("student.gallery = full has the full network's one size: student.photo_sizes must be null")
         if student.distillation.kind != "relations" or student.distillation.ranking_share == 1.0:
             raise ValueError(
                 "student.gallery = full needs student.distillation.kind = relations and a ranking_share below 1; for a "

@@ -12,7 +12,7 @@ from sketchynet import plots
 from sketchynet.models.embedder import Embedder
 from sketchynet.ops import nearest
 from sketchynet.raster import rasterize
-from sketchynet.stages.embedding import embed_photos, embed_sketches
+from sketchynet.stages.embedding import embed_galleries, embed_sketches
 from sketchynet.stages.evaluate import Evaluation
 from sketchynet.stages.networks import read_embedder
 from sketchynet.stages.recognition import Recognition
@@ -46,11 +46,13 @@ def draw_pictures(task: Task, evaluation: Evaluation, folder: RunFolder, *, devi
             title = "What was mistaken most"
             paths.append(plots.recognition_sheet(shown, target / "failures.png", title=title))
     elif isinstance(task, Retrieval):
-        gallery = embed_photos(student, task.pairs, task.pairs.photo_indices(TEST), task.recipe.student.photo_size)
-        shown = _sheet_rows(task, evaluation, student, gallery, _chosen_queries(evaluation, rows))
+        photos, sizes = task.pairs.photo_indices(TEST), task.recipe.student.gallery_sizes
+        embedded = embed_galleries(student, task.pairs, photos, sizes)
+        galleries = [embedded[size] for size in sizes]
+        shown = _sheet_rows(task, evaluation, student, galleries, _chosen_queries(evaluation, rows))
         paths.append(plots.retrieval_sheet(shown, target / "retrieval.png"))
         if len(missed):
-            shown = _sheet_rows(task, evaluation, student, gallery, missed[:rows], failures=True)
+            shown = _sheet_rows(task, evaluation, student, galleries, missed[:rows], failures=True)
             title = "What the search misses by most"
             paths.append(plots.retrieval_sheet(shown, target / "failures.png", title=title))
     return paths
@@ -140,10 +142,10 @@ def _recognised(
 
 
 def _sheet_rows(
-    task: Retrieval, evaluation: Evaluation, student: Embedder, gallery: torch.Tensor, queries: np.ndarray,
+    task: Retrieval, evaluation: Evaluation, student: Embedder, galleries: list[torch.Tensor], queries: np.ndarray,
     *, failures: bool = False,
 ) -> list[dict[str, Any]]:  # fmt: skip
-    """What the student finds for some queries; gallery float32 (g, D): its embeddings of the test photos."""
+    """What the student finds for some queries; galleries float32 (g, D) a canvas: its embeddings of the test photos."""
     pairs = task.pairs
     photos = pairs.photo_indices(TEST)
     numbers, ranks = _canvas_numbers(evaluation), _shown_ranks(evaluation)
@@ -154,7 +156,7 @@ def _sheet_rows(
         truth = pairs.sketch_photo[sketch]
         columns = np.flatnonzero(pairs.categories[photos] == pairs.categories[truth])
         embedded = embed_sketches(student, drawn, canvas)
-        found = nearest(embedded, gallery[torch.from_numpy(columns)], min(5, len(columns)))
+        found = nearest(embedded, galleries[numbers[query]][torch.from_numpy(columns)], min(5, len(columns)))
         shown = photos[columns[found.row[0].numpy()]]
         row = {
             "sketch": rasterize(drawn, canvas)[0],

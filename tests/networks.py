@@ -63,7 +63,7 @@ def student_stage(*changes: str, dtype: torch.dtype = torch.float32) -> tuple[Tr
             sketches=pairs.sketch_indices(0)[:-2],  # without the last photo
             seed=3,
             canvases=settings.canvases,
-            photo_size=settings.photo_size,
+            photo_sizes=settings.gallery_sizes,
         )
     )
 

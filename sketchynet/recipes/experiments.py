@@ -72,6 +72,11 @@ class Experiment:
         return [v.name for v in EXPERIMENTS[self.name](self.base).variants].index(variant.name)
 
 
+def _one_size(base: Recipe) -> tuple[str, ...]:
+    """The change that gives all canvases photos of one size, where the base recipe does not."""
+    return () if base.student.photo_sizes is None else ("student.photo_sizes=null",)
+
+
 def _distillation(base: Recipe) -> Experiment:
     shares = (0.0, 0.25, 0.5, 0.75)
     swept = tuple(
@@ -108,7 +113,7 @@ def _rivals(base: Recipe) -> Experiment:
 def _galleries(base: Recipe) -> Experiment:
     variants = (
         Variant("its own", _PAPER),
-        Variant("the full network's", ("student.gallery=full", _FROM_WEIGHTS, *_STUDENT_ALONE)),
+        Variant("the full network's", ("student.gallery=full", *_one_size(base), _FROM_WEIGHTS, *_STUDENT_ALONE)),
     )
     question = "Whose photo embeddings should the student's queries be compared with?"
     return Experiment("galleries", question, base, variants, variants[0].name, "same")
@@ -133,11 +138,29 @@ def _starts(base: Recipe) -> Experiment:
     return Experiment("starts", question, base, variants, variants[0].name, "same")
 
 
-def _canvases(base: Recipe) -> Experiment:
-    alone = tuple(
-        Variant(f"{size} alone", (f"student.canvases=[{size}]", "student.canvases_per_step=null", *_STUDENT_ALONE))
-        for size in base.student.canvases
+def _photos(base: Recipe) -> Experiment:
+    def variant(name: str, sizes: list[int] | None) -> Variant:
+        return Variant(name, (f"student.photo_sizes={json.dumps(sizes)}", "student.gallery=own", *_STUDENT_ALONE))
+
+    canvases, most = base.student.canvases, base.data.photo_size
+    larger = [min(3 * canvas // 2, most) for canvas in canvases]
+    variants = (
+        variant(f"{base.student.photo_size} pixels for all", None),
+        variant("half as large again as the canvas", larger),
+        variant("as large as the canvas", list(canvases)),
     )
+    question = "How large should the photos be that a canvas's sketches are searched among?"
+    return Experiment("photos", question, base, variants, variants[0].name, "same")
+
+
+def _canvases(base: Recipe) -> Experiment:
+    def variant(size: int, photo_size: int) -> Variant:
+        alone = [f"student.canvases=[{size}]", "student.canvases_per_step=null"]
+        if base.student.photo_sizes is not None:
+            alone.append(f"student.photo_sizes=[{photo_size}]")
+        return Variant(f"{size} alone", (*alone, *_STUDENT_ALONE))
+
+    alone = map(variant, base.student.canvases, base.student.gallery_sizes)
     question = "What does one student for all canvases cost against one student a canvas?"
     return Experiment("canvases", question, base, (Variant("all canvases", _STUDENT_ALONE), *alone), "all canvases", "same")
 
@@ -148,7 +171,8 @@ def _resolution(base: Recipe) -> Experiment:
 
     def variant(name: str, sketch: int, photo: int) -> Variant:
         changes = (
-            f"student.canvases=[{sketch}]", "student.canvases_per_step=null", f"student.photo_size={photo}",
+            f"student.canvases=[{sketch}]", "student.canvases_per_step=null",
+            f"student.photo_size={photo}", *_one_size(base),
             "student.distillation.ranking_share=1", *_PAPER,
         )
         return Variant(name, changes, teacher=False)
@@ -227,6 +251,7 @@ EXPERIMENTS: dict[str, Callable[[Recipe], Experiment]] = {
     "galleries": _galleries,
     "starts": _starts,
     "canvases": _canvases,
+    "photos": _photos,
     "resolution": _resolution,
     "prices": _prices,
     "policies": _policies,

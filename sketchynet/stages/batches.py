@@ -40,8 +40,8 @@ class PairBatch:
     """int64 (B,): indices of their photos."""
     canvases: tuple[torch.Tensor, ...]
     """One uint8 (B, S, S) a canvas size, 255 = ink."""
-    images: torch.Tensor
-    """uint8 (B, H, H, 3)."""
+    images: tuple[torch.Tensor, ...]
+    """One uint8 (B, H, H, 3) a photo size of the plan, ascending."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,13 @@ class BatchPlan:
     sketches: np.ndarray
     """int64: the sketches of the global batch."""
     canvases: tuple[int, ...]
-    photo_size: int
+    photo_sizes: tuple[int, ...] = ()
+    """Side of the photos that the sketches are compared with, one a canvas; none where no photos are drawn."""
+
+    @property
+    def galleries(self) -> list[int]:
+        """The distinct photo sizes, ascending."""
+        return sorted(set(self.photo_sizes))
 
 
 def shuffled_batches(members: np.ndarray, *, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:
@@ -132,15 +138,17 @@ def compose(
     sketches = plan.sketches[rows]
     photos = pairs.sketch_photo[sketches]
     drawn, flips = draw(pairs.sketches, sketches, augmentation, seed=seed, view=epoch)
-    generators = _generators(sketches, _PHOTO, seed=seed, view=epoch)
-    images = augment_photos(
-        np.asarray(pairs.photos[photos]), augmentation.photo, generators, flips, plan.photo_size
-    )
+    decoded = np.asarray(pairs.photos[photos])
+
+    def images(size: int) -> torch.Tensor:
+        generators = _generators(sketches, _PHOTO, seed=seed, view=epoch)  # afresh: every size sees the same changes
+        return torch.from_numpy(augment_photos(decoded, augmentation.photo, generators, flips, size))
+
     return PairBatch(
         sketches=sketches,
         photos=photos,
         canvases=tuple(torch.from_numpy(drawing) for drawing in rasterize_sizes(drawn, plan.canvases)),
-        images=torch.from_numpy(images),
+        images=tuple(map(images, plan.galleries)),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
@@ -66,6 +66,13 @@ def embed_photos(network: EmbeddingNetwork, pairs: PairedSet, rows: np.ndarray, 
         return (network.embed_photos(clean_photos(pairs, rows[part], size).to(device)),)
 
     return in_chunks(network, len(rows), chunk)[0]
+
+
+def embed_galleries(
+    network: EmbeddingNetwork, pairs: PairedSet, rows: np.ndarray, sizes: Iterable[int]
+) -> dict[int, torch.Tensor]:
+    """Photos embedded at each of some sizes, which may repeat: size → float32 (n, D), as :func:`embed_photos`."""
+    return {size: embed_photos(network, pairs, rows, size) for size in sorted(set(sizes))}
 
 
 def embed_images(network: EmbeddingNetwork, photos: np.ndarray, size: int) -> torch.Tensor:

@@ -66,20 +66,20 @@ def evaluate(task: Task, folder: RunFolder, *, split: int = TEST, device: str = 
     """
     recipe = task.recipe
     sketches = task.indices(split)
-    photo_size = recipe.student.photo_size
+    photo_sizes = recipe.student.gallery_sizes
     features = stroke_features(task.sketches.select(sketches))
     student = _network(task, folder, "student", device)
     ranks: dict[str, np.ndarray] = {}
     systems: list[System] = []
     if all(checkpoint.is_complete(folder.final(folder.teacher(m))) for m in range(recipe.teacher.members)):
         network, size = full_network(recipe, folder).to(device), recipe.teacher.canvas
-        ranks["full"] = task.answers(network, split, (size,), size).ranks
+        ranks["full"] = task.answers(network, split, (size,), (size,)).ranks
         systems.append(full_system(network, ranks["full"][:, 0], size))
     if checkpoint.is_complete(folder.final("direct")):
         direct = _network(task, folder, "direct", device)
-        ranks["direct"] = task.answers(direct, split, direct.canvases, photo_size).ranks
+        ranks["direct"] = task.answers(direct, split, direct.canvases, photo_sizes).ranks
         systems += fixed_systems("direct", direct, ranks["direct"])
-    answers = task.answers(student, split, student.canvases, photo_size)
+    answers = task.answers(student, split, student.canvases, photo_sizes)
     ranks["v1"] = answers.ranks
     fixed = fixed_systems("v1", student, ranks["v1"])
     systems += fixed

@@ -7,7 +7,7 @@ import torch
 
 from sketchynet.data.pairs import PairedSet
 from sketchynet.retrieval import accuracy, category_ranks, mean_reciprocal_rank
-from sketchynet.stages.embedding import EmbeddingNetwork, embed_photos, embed_sketches
+from sketchynet.stages.embedding import EmbeddingNetwork, embed_galleries, embed_sketches
 from sketchynet.stages.task import VALIDATION
 
 
@@ -31,20 +31,20 @@ def ranks_of(
 
 
 def validation_score(
-    network: EmbeddingNetwork, pairs: PairedSet, *, canvases: tuple[int, ...], photo_size: int
+    network: EmbeddingNetwork, pairs: PairedSet, *, canvases: tuple[int, ...], photo_sizes: tuple[int, ...]
 ) -> dict[str, float]:
-    """Figures on the validation split; ``validation/score`` decides which weights are kept.
+    """Figures on the validation split, with a photo size for each canvas; ``validation/score`` decides which weights are kept.
 
     The score is the mean of Acc@1 and MRR over canvases and categories: Acc@1 is what is claimed, MRR moves
     where Acc@1 on a small split does not.
     """
     photos, sketches = pairs.photo_indices(VALIDATION), pairs.sketch_indices(VALIDATION)
-    gallery = embed_photos(network, pairs, photos, photo_size)
+    galleries = embed_galleries(network, pairs, photos, photo_sizes)
     figures: dict[str, float] = {}
     scores = []
-    for canvas in canvases:
+    for canvas, photo_size in zip(canvases, photo_sizes, strict=True):
         queries = embed_sketches(network, pairs.sketches.select(sketches), canvas)
-        ranks = ranks_of(pairs, sketches, queries, photos, gallery)
+        ranks = ranks_of(pairs, sketches, queries, photos, galleries[photo_size])
         categories = pairs.categories[pairs.sketch_photo[sketches]]
         by_category = [ranks[torch.from_numpy(categories == c)] for c in np.unique(categories)]
         acc = float(np.mean([accuracy(r, 1) for r in by_category]))

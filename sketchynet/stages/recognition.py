@@ -334,7 +334,7 @@ class Recognition:
         runtime.barrier()
 
     def answers(
-        self, network: EmbeddingNetwork, split: int, canvases: Sequence[int], photo_size: int
+        self, network: EmbeddingNetwork, split: int, canvases: Sequence[int], photo_sizes: Sequence[int]
     ) -> Answers:
         """See :func:`drawing_answers`."""
         return drawing_answers(network, self.data, split, canvases)

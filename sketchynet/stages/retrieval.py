@@ -17,7 +17,7 @@ from sketchynet.models.embedder import Embedder
 from sketchynet.retrieval import category_clearness
 from sketchynet.stages.batches import BatchPlan, PairBatch, PairSampler, compose
 from sketchynet.stages.distillation import Objective, distillation_objective, ranking_objective
-from sketchynet.stages.embedding import EmbeddingNetwork, embed_photos, embed_sketches
+from sketchynet.stages.embedding import EmbeddingNetwork, embed_galleries, embed_photos, embed_sketches
 from sketchynet.stages.folds import Folds, make_folds
 from sketchynet.stages.networks import new_embedder, read_embedder
 from sketchynet.stages.ranks import ranks_of, validation_score
@@ -42,11 +42,11 @@ class PairExamples:
         sketches: np.ndarray,
         seed: int,
         canvases: tuple[int, ...],
-        photo_size: int,
+        photo_sizes: tuple[int, ...],
     ) -> None:
-        """``canvases`` and ``photo_size`` are those at which the network is validated."""
+        """``canvases``, and the photo size of each, are those at which the network is validated."""
         self._pairs, self._objective, self._augmentation = pairs, objective, recipe.augmentation
-        self._canvases, self._photo_size, self._seed = canvases, photo_size, seed
+        self._canvases, self._photo_sizes, self._seed = canvases, photo_sizes, seed
         self._sampler = PairSampler(
             pairs,
             sketches,
@@ -64,9 +64,10 @@ class PairExamples:
         return compose(self._pairs, plan, self._augmentation, seed=self._seed, epoch=epoch, rows=rows)
 
     def outputs(self, network: Embedder, batch: PairBatch, device: torch.device) -> list[torch.Tensor]:
-        """Embeddings of the photos, then of the sketches at every canvas; regressed features as further columns."""
-        photo = network.embed_photos(batch.images.to(device))
-        embedded = [photo, *(network.embed_sketches(canvas.to(device)) for canvas in batch.canvases)]
+        """Embeddings of the photos at every size, then of the sketches at every canvas; regressed features as further
+        columns."""
+        photos = [network.embed_photos(images.to(device)) for images in batch.images]
+        embedded = [*photos, *(network.embed_sketches(canvas.to(device)) for canvas in batch.canvases)]
         if network.regressor is None:
             return embedded
         # Each worker regresses its own rows: gathered first, the layer's gradient would count once a worker.
@@ -75,13 +76,21 @@ class PairExamples:
     def loss(
         self, outputs: list[torch.Tensor], plan: BatchPlan, epoch: int
     ) -> tuple[torch.Tensor, dict[str, float]]:
-        """The objective over the global batch."""
-        photo, *sketch = outputs
-        return self._objective(sketch, photo, plan.sketches, self._pairs.sketch_photo[plan.sketches])
+        """The objective over the global batch: the mean over the canvases, each beside the photos of its size."""
+        sizes, photos = plan.galleries, self._pairs.sketch_photo[plan.sketches]
+        sketch = outputs[len(sizes) :]
+        loss, figures = outputs[0].new_zeros(()), dict[str, float]()
+        for size, photo in zip(sizes, outputs, strict=False):
+            among = [rows for rows, own in zip(sketch, plan.photo_sizes, strict=True) if own == size]
+            part, parts = self._objective(among, photo, plan.sketches, photos)
+            share = len(among) / len(sketch)
+            loss = loss + share * part
+            figures = {name: figures.get(name, 0.0) + share * value for name, value in parts.items()}
+        return loss, figures
 
     def validate(self, network: Embedder) -> dict[str, float]:
         """See :func:`validation_score`."""
-        return validation_score(network, self._pairs, canvases=self._canvases, photo_size=self._photo_size)
+        return validation_score(network, self._pairs, canvases=self._canvases, photo_sizes=self._photo_sizes)
 
 
 @dataclass(frozen=True)
@@ -129,7 +138,7 @@ class Retrieval:
             sketches=sketches,
             seed=seed,
             canvases=(settings.canvas,),
-            photo_size=settings.canvas,
+            photo_sizes=(settings.canvas,),
         )
 
     def student_examples(
@@ -152,7 +161,7 @@ class Retrieval:
             sketches=sketches,
             seed=seed,
             canvases=settings.canvases,
-            photo_size=settings.photo_size,
+            photo_sizes=settings.gallery_sizes,
         )
 
     def store_teacher(self, runtime: Runtime, folder: RunFolder) -> None:
@@ -188,17 +197,17 @@ class Retrieval:
         runtime.barrier()
 
     def answers(
-        self, network: EmbeddingNetwork, split: int, canvases: Sequence[int], photo_size: int
+        self, network: EmbeddingNetwork, split: int, canvases: Sequence[int], photo_sizes: Sequence[int]
     ) -> Answers:
         """Rank of each sketch's photo among the split's photos of its category; the nearest photo's clearness."""
         pairs = self.pairs
         rows, photos = pairs.sketch_indices(split), pairs.photo_indices(split)
-        gallery = embed_photos(network, pairs, photos, photo_size)
+        galleries = embed_galleries(network, pairs, photos, photo_sizes)
         drawn = pairs.sketches.select(rows)
         categories = [torch.from_numpy(pairs.categories[p]) for p in (pairs.sketch_photo[rows], photos)]
         ranks, clearness = [], []
-        for size in canvases:
-            queries = embed_sketches(network, drawn, size)
+        for size, photo_size in zip(canvases, photo_sizes, strict=True):
+            queries, gallery = embed_sketches(network, drawn, size), galleries[photo_size]
             ranks.append(ranks_of(pairs, rows, queries, photos, gallery).numpy())
             clearness.append(category_clearness(queries, categories[0], gallery, categories[1]).numpy())
         return Answers(np.stack(ranks, axis=1), np.stack(clearness, axis=1))
@@ -206,11 +215,11 @@ class Retrieval:
     def rollouts(self, folder: RunFolder, folds: Folds) -> FrozenStudents:
         """Ranks and triplet losses by the students that were not fitted on the sketch."""
         recipe = self.recipe
-        judges = []
+        judges, sizes = [], recipe.student.gallery_sizes
         for name, rewarded, photos in zip(folds.judges, folds.rewarded, folds.galleries, strict=True):
             judge = read_embedder(folder.final(name))
-            gallery = embed_photos(judge, self.pairs, photos, recipe.student.photo_size)
-            judges.append(Judge(judge, rewarded, photos, gallery))
+            galleries = embed_galleries(judge, self.pairs, photos, sizes)
+            judges.append(Judge(judge, rewarded, photos, tuple(galleries[size] for size in sizes)))
         return RolloutWorker(
             self.pairs,
             judges,

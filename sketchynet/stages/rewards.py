@@ -41,8 +41,8 @@ class Judge:
     """int64: sketches that this student was not fitted on."""
     photos: np.ndarray
     """int64 (g,), ascending: its gallery."""
-    gallery: torch.Tensor
-    """float32 (g, D): embeddings of the gallery."""
+    galleries: tuple[torch.Tensor, ...]
+    """float32 (g, D) a canvas: embeddings of the gallery that a sketch on it is searched in, often the same one."""
 
 
 def view_sketches(
@@ -120,26 +120,31 @@ class RolloutWorker:
                 own = np.flatnonzero(categories[rows] == category)
                 wanted = self._sketch_photo[request.sketches[rows[own]]]
                 among = queries[torch.from_numpy(own).to(self._device)]
-                ranks[rows[own]], triplets[rows[own]] = self._judged(judge, among, wanted, int(category))
+                ranks[rows[own]], triplets[rows[own]] = self._judged(judge, canvas, among, wanted, int(category))
         return RolloutResult(ranks, triplets)
 
     def to(self, device: torch.device) -> Self:
         """The worker with its students and galleries on a device; the results are the CPU's either way."""
         self._device = device
         self._judges = tuple(
-            replace(judge, student=judge.student.to(device), gallery=judge.gallery.to(device)) for judge in self._judges
+            replace(
+                judge,
+                student=judge.student.to(device),
+                galleries=tuple(gallery.to(device) for gallery in judge.galleries),
+            )
+            for judge in self._judges
         )
         return self
 
     def _judged(
-        self, judge: Judge, queries: torch.Tensor, wanted: np.ndarray, category: int
+        self, judge: Judge, canvas: int, queries: torch.Tensor, wanted: np.ndarray, category: int
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Of embedded drawings, (n, D), that show the photos ``wanted``, int64 (n,), all of one category."""
+        """Of drawings embedded at a canvas, (n, D), that show the photos ``wanted``, int64 (n,), all of one category."""
         columns = np.flatnonzero(self._categories[judge.photos] == category)
         photos = judge.photos[columns]
         target = torch.from_numpy(np.searchsorted(photos, wanted)).to(self._device)
         negative = torch.from_numpy(self._content[photos][None, :] != self._content[wanted][:, None])
-        gallery = judge.gallery[torch.from_numpy(columns).to(self._device)]
+        gallery = judge.galleries[canvas][torch.from_numpy(columns).to(self._device)]
         ranks = match_rank(queries, gallery, target)
         distance = pairwise_distance(queries, gallery)
         triplets = triplet_rows(distance, target, negative.to(self._device), margin=self._margin, mining="hard")

@@ -210,7 +210,7 @@ class Validation:
     def of(cls, task: Task, student: Embedder) -> Validation:
         """The validation split of a task."""
         sketches = task.sketches.select(task.indices(VALIDATION))
-        answers = task.answers(student, VALIDATION, student.canvases, task.recipe.student.photo_size)
+        answers = task.answers(student, VALIDATION, student.canvases, task.recipe.student.gallery_sizes)
         settings = task.recipe.selector
         read = selector_input(sketches, tolerance=settings.tolerance, max_points=settings.max_points)
         flops = np.array([embedder_flops(student, size) for size in student.canvases], dtype=np.float64)

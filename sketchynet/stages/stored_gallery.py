@@ -162,4 +162,4 @@ class GalleryExamples:
     def validate(self, network: Embedder) -> dict[str, float]:
         """See :func:`validation_score`."""
         settings = self._recipe.student
-        return validation_score(network, self._pairs, canvases=settings.canvases, photo_size=settings.photo_size)
+        return validation_score(network, self._pairs, canvases=settings.canvases, photo_sizes=settings.gallery_sizes)

@@ -45,11 +45,13 @@ def train_student(
         optimization = optimization.model_copy(update={"epochs": student.epochs})
     seed = task.recipe.seed * 1000 + 500
 
-    def plan(epoch: int, step: int) -> tuple[tuple[int, ...], int]:
+    photo_size = dict(zip(settings.canvases, settings.gallery_sizes, strict=True))
+
+    def plan(epoch: int, step: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
         chosen = random_canvases(
             settings.canvases, settings.canvases_per_step, seed=seed, epoch=epoch, step=step
         )
-        return chosen, settings.photo_size
+        return chosen, tuple(photo_size[canvas] for canvas in chosen)
 
     def build() -> Embedder:
         network = task.new_student(folder, weights, distilled=student.distilled)

@@ -73,9 +73,12 @@ class Task(Protocol):
         """Asks the full network about every training drawing, once, for distillation."""
 
     def answers(
-        self, network: Embedder | Ensemble, split: int, canvases: Sequence[int], photo_size: int
+        self, network: Embedder | Ensemble, split: int, canvases: Sequence[int], photo_sizes: Sequence[int]
     ) -> Answers:
-        """Ranks of what each drawing of a split shows, and how clear the answers are, at every canvas."""
+        """Ranks of what each drawing of a split shows, and how clear the answers are, at every canvas.
+
+        Photos, where there are any, have the size that goes with the canvas.
+        """
 
     def rollouts(self, folder: RunFolder, folds: Folds) -> FrozenStudents:
         """A picklable worker that answers the policy's choices by the frozen students."""

@@ -29,9 +29,9 @@ def train_member(
     share = settings.optimization.epochs / len(settings.train_sizes)
     sizes = tuple(sorted({*settings.train_sizes, settings.canvas}))
 
-    def plan(epoch: int, step: int) -> tuple[tuple[int, ...], int]:
+    def plan(epoch: int, step: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
         size = settings.train_sizes[min(int(epoch / share), len(settings.train_sizes) - 1)]
-        return (size,), size
+        return (size,), (size,)
 
     name = folder.teacher(member)
     seed = task.recipe.seed * 1000 + member

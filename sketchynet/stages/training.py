@@ -60,8 +60,8 @@ class TrainingStage:
     build: Callable[[], Embedder]
     """Makes the network with its first weights; torch's generator is seeded before."""
     examples: Examples
-    plan: Callable[[int, int], tuple[tuple[int, ...], int]]
-    """(epoch, step) → canvas sizes and photo size of that step."""
+    plan: Callable[[int, int], tuple[tuple[int, ...], tuple[int, ...]]]
+    """(epoch, step) → canvas sizes of that step, and the photo size that goes with each."""
     optimization: OptimizationConfig
     seed: int
     parameters: Mapping[str, Any]

@@ -48,7 +48,7 @@ def test_epochs_differ_and_repeat_by_seed() -> None:
 
 def test_parts_of_workers_make_the_batch_of_one_process() -> None:
     pairs = small_pairs()
-    plan = BatchPlan(pairs.sketch_indices(0)[:7], (16, 32), 32)
+    plan = BatchPlan(pairs.sketch_indices(0)[:7], (16, 32), (32, 32))
     settings = AugmentationConfig()
 
     def part(rank: int, world: int):
@@ -60,24 +60,24 @@ def test_parts_of_workers_make_the_batch_of_one_process() -> None:
     assert len(first.sketches) == 4 and len(second.sketches) == 3
     for alone, a, b in zip(whole.canvases, first.canvases, second.canvases, strict=True):
         assert np.array_equal(alone, np.concatenate([a, b]))
-    assert np.array_equal(whole.images, np.concatenate([first.images, second.images]))
+    assert np.array_equal(whole.images[0], np.concatenate([first.images[0], second.images[0]]))
     drawn = partial(compose, pairs, augmentation=settings, seed=1, epoch=2)
     ((_, parts),) = Prefetched([plan], lambda p, rows: drawn(p, rows=rows), rank=0, world_size=2, parts=3)
     assert [len(part.sketches) for part in parts] == [2, 1, 1]
-    assert np.array_equal(first.images, np.concatenate([part.images for part in parts]))
+    assert np.array_equal(first.images[0], np.concatenate([part.images[0] for part in parts]))
 
 
 def test_flips_meet_sketch_and_photo_together() -> None:
     pairs = small_pairs()
-    plan = BatchPlan(pairs.sketch_indices(0)[:4], (32,), 32)
+    plan = BatchPlan(pairs.sketch_indices(0)[:4], (32,), (32,))
     from sketchynet.augment import PhotoAugmentation, SketchAugmentation
 
     still = {"sketch": SketchAugmentation(), "photo": PhotoAugmentation()}
     rows = np.arange(4)
     plain = compose(pairs, plan, AugmentationConfig(flip=0.0, **still), seed=0, epoch=0, rows=rows)
     flipped = compose(pairs, plan, AugmentationConfig(flip=1.0, **still), seed=0, epoch=0, rows=rows)
-    assert np.array_equal(plain.images, clean_photos(pairs, plain.photos, 32))
-    assert np.array_equal(flipped.images, plain.images.flip(2))
+    assert np.array_equal(plain.images[0], clean_photos(pairs, plain.photos, 32))
+    assert np.array_equal(flipped.images[0], plain.images[0].flip(2))
     assert (flipped.canvases[0].int() - plain.canvases[0].flip(2).int()).abs().max() <= 1
 
 
@@ -95,9 +95,9 @@ def test_workers_map_the_photos_instead_of_copying_them(tmp_path: Path) -> None:
     places = Places(RunFolder(tmp_path), None, tmp_path / "cache", None)
     pairs = places.load(small_recipe(), progress=False)
     assert isinstance(pairs, PairedSet)
-    plan = BatchPlan(pairs.sketch_indices(0)[:7], (16,), 32)
+    plan = BatchPlan(pairs.sketch_indices(0)[:7], (16,), (32,))
     batch = compose(pairs, plan, AugmentationConfig(), seed=1, epoch=0, rows=np.arange(3))
-    assert len(batch.images) == 3
+    assert len(batch.images[0]) == 3
     mapped = re.search(r"photos\.npy\n((?:\w+:.*\n)+)", Path("/proc/self/smaps").read_text())
     assert mapped is not None
     kilobytes = {name: int(size) for name, size in re.findall(r"(\w+): +(\d+) kB", mapped[1])}
@@ -105,7 +105,7 @@ def test_workers_map_the_photos_instead_of_copying_them(tmp_path: Path) -> None:
 
 
 def test_threads_draw_ahead_in_order_and_the_wait_is_counted() -> None:
-    plans = [BatchPlan(np.arange(n, n + 3), (16,), 32) for n in range(6)]
+    plans = [BatchPlan(np.arange(n, n + 3), (16,), (32,)) for n in range(6)]
     under_way, most, lock = 0, 0, threading.Lock()
 
     def slow(plan: BatchPlan, rows: np.ndarray) -> list[int]:
@@ -130,7 +130,7 @@ def test_a_batch_that_cannot_be_drawn_ends_the_iteration_with_its_error() -> Non
     def fail(plan: BatchPlan, rows: np.ndarray) -> list[int]:
         raise InputError(f"photo {plan.sketches[0]} is damaged")
 
-    plans = [BatchPlan(np.arange(2), (16,), 32)] * 3
+    plans = [BatchPlan(np.arange(2), (16,), (32,))] * 3
     with pytest.raises(InputError, match="photo 0 is damaged"):
         list(Prefetched(plans, fail, rank=0, world_size=1, drawers=2))
 

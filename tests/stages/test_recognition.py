@@ -100,7 +100,7 @@ def test_parts_of_workers_make_the_batch_of_one_process() -> None:
     task = Recognition(recipe(), data)
     examples = task.teacher_examples(data.sketch_indices(0), seed=3)
     (batch, *_) = examples.epoch(1)
-    plan = BatchPlan(batch, (16, 32), 0)
+    plan = BatchPlan(batch, (16, 32))
     whole = examples.compose(plan, epoch=1, rows=np.arange(len(batch)))
     parts = [examples.compose(plan, epoch=1, rows=rows) for rows in np.array_split(np.arange(len(batch)), 2)]
     for k in range(2):
@@ -164,7 +164,7 @@ def test_the_full_network_is_asked_about_the_views_that_students_see(tmp_path: P
     assert isinstance(member, Classifier)
     examples = task.student_examples(train, folder, distilled=True, seed=500, device=torch.device("cpu"))
     for epoch in (0, 1, 3):
-        (canvas,) = examples.compose(BatchPlan(train[:5], (32,), 0), epoch=epoch, rows=np.arange(5))
+        (canvas,) = examples.compose(BatchPlan(train[:5], (32,)), epoch=epoch, rows=np.arange(5))
         with torch.no_grad():
             logits, embeddings = member.classify(canvas)
         torch.testing.assert_close(stored["logits"][epoch % 2, train[:5]].float(), logits, atol=2e-3, rtol=2e-3)

@@ -22,7 +22,7 @@ def _worker() -> tuple[RolloutWorker, Embedder, np.ndarray, torch.Tensor]:
     student = Embedder("mobile_small", canvases=(16, 32)).eval()
     photos = pairs.photo_indices(0)
     gallery = embed_photos(student, pairs, photos, 32)
-    judge = Judge(student, pairs.sketch_indices(0), photos, gallery)
+    judge = Judge(student, pairs.sketch_indices(0), photos, (gallery, gallery))
     worker = RolloutWorker(pairs, [judge], (16, 32), AugmentationConfig(), margin=0.3, seed=0)
     return worker, student, photos, gallery
 

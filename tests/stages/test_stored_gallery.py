@@ -49,7 +49,7 @@ def test_loss_is_a_loop_over_all_training_photos(tmp_path: Path, flip: float, ki
     fitted = pairs.sketch_indices(TRAIN)[:30]
     examples = GalleryExamples(recipe, pairs, folder, sketches=fitted, seed=7, device=torch.device("cpu"))
     outputs = _outputs(full.dim)
-    loss, figures = examples.loss(outputs, BatchPlan(SKETCHES, (16, 32), 32), epoch=3)
+    loss, figures = examples.loss(outputs, BatchPlan(SKETCHES, (16, 32)), epoch=3)
     flips = flipped(SKETCHES, recipe.augmentation, seed=7, view=3)
     assert set(flips) == ({False, True} if flip else {False})
 
