@@ -96,6 +96,19 @@ def test_embeddings_are_those_of_the_evaluation(run: Path, catalogue: Path, expe
     assert found[40:50].shape == (0, found.dim)
 
 
+def test_a_gallery_for_each_canvas_is_asked_for_by_its_size(run: Path, tmp_path: Path) -> None:
+    values = json.loads((run / "recipe.json").read_text())
+    values["student"] |= {"gallery": "own", "photo_sizes": [24, 32]}
+    shutil.copytree(run, tmp_path / "run")
+    (tmp_path / "run" / "recipe.json").write_text(json.dumps(values))
+    with pytest.raises(InputError, match=r"\(24 for sketches at 16, 32 for sketches at 32\).* with --photo-size"):
+        find_network(tmp_path / "run")
+    assert find_network(tmp_path / "run", photo_size=24).photos.size == 24
+    values["student"]["photo_sizes"] = [24, 24]
+    (tmp_path / "run" / "recipe.json").write_text(json.dumps(values))
+    assert find_network(tmp_path / "run").photos.size == 24
+
+
 def test_an_interrupted_one_goes_on_and_finished_shards_stay(run: Path, catalogue: Path, expected, tmp_path: Path) -> None:
     out = tmp_path / "out"
     command = ["embed", str(run / "student" / "final"), str(catalogue / "photos"), "--out", str(out), "--shard-size", "10"]

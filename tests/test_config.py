@@ -30,6 +30,8 @@ def test_recipes_survive_json(name: str, tmp_path) -> None:
         ("augmentation.sketch.rotatoin=3", "did you mean 'rotation'"),
         ("selector.holdout=1.5", "selector.holdout: .*less than 1.*found 1.5"),
         ("student.photo_size=96", "student.photo_size 96 must be teacher.canvas 128"),
+        ("student.photo_sizes=[48, 64]", r"photo_sizes \[48, 64\] must be one for each of the canvases"),
+        ("student.photo_sizes=[48, 64, 96, 128]", "student.photo_sizes must be null"),
         ("student.network.projection=8", "student.network.projection 8 must be null"),
         ("student.distillation.ranking_share=1", "for a student without them set student.gallery=own"),
         ("student.distillation.kind=softmax", "needs student.distillation.kind = relations"),

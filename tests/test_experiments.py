@@ -36,6 +36,19 @@ def test_a_configuration_that_changes_nothing_is_the_recipe_itself() -> None:
     assert policies.recipe(others[1], 2).name == "procedural[selector.reads=statistics]"
 
 
+def test_photos_of_the_canvas_own_size_stay_with_it() -> None:
+    photos = find_experiment("photos", find_recipe("qmul_v1_squeezenet_256"))
+    recipes = [photos.recipe(v, 0) for v in photos.variants]
+    assert [r.student.gallery_sizes for r in recipes] == [(256,) * 4, (144, 192, 240, 256), (96, 128, 160, 256)]
+    base = recipes[1].model_copy(update={"name": "matched"})
+    canvases = find_experiment("canvases", base)
+    assert [canvases.recipe(v, 0).student.gallery_sizes for v in canvases.variants[1:]] == [(144,), (192,), (240,), (256,)]
+    resolution = find_experiment("resolution", base)
+    assert {resolution.recipe(v, 0).student.photo_sizes for v in resolution.variants} == {None}
+    galleries = find_experiment("galleries", base)
+    assert galleries.recipe(galleries.variants[1], 0).student.photo_sizes is None
+
+
 def test_one_canvas_alone_and_one_side_reduced() -> None:
     base = find_recipe("qmul_v2")
     canvases = find_experiment("canvases", base)

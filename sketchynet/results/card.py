@@ -23,7 +23,8 @@ def model_card(summary: Summary) -> str:
     task = "recognition of sketched categories" if recognises else "retrieval of photos by sketches"
     student, teacher = recipe.student, recipe.teacher
     canvases = " / ".join(map(str, summary.canvases))
-    photos = "" if recognises else f", and for photos of {student.photo_size}"
+    sizes = " / ".join(map(str, sorted(set(student.gallery_sizes))))
+    photos = "" if recognises else f", and for photos of {sizes}"
     if student.gallery == "full":
         photos = f", beside the full network for photos of {student.photo_size} (its weights are in the same file)"
     selects = "v2" in summary.values["systems"]

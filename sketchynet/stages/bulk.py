@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sketchynet.config import load_recipe
+from sketchynet.config import StudentConfig, load_recipe
 from sketchynet.data.collection import PhotoCollection, read_many
 from sketchynet.data.embeddings import ShardFolder
 from sketchynet.errors import InputError
@@ -74,7 +74,7 @@ def find_network(where: str | Path, name: str = "student", *, photo_size: int | 
             raise InputError(f"{run.root} is a run of recognition: its networks were never shown a photo")
         teacher = full or place.parent.name.startswith("teacher-")
         flip = full and recipe.teacher.flip
-        size = photo_size or (recipe.teacher.canvas if teacher else recipe.student.photo_size)
+        size = photo_size or (recipe.teacher.canvas if teacher else _photo_size(recipe.student, run))
         photos = PhotoInput(recipe.data.photo_size, size, bool(recipe.data.options.get("fit_photos", False)))
     elif photo_size is not None:
         photos = PhotoInput(photo_size, photo_size, False)
@@ -86,6 +86,17 @@ def find_network(where: str | Path, name: str = "student", *, photo_size: int | 
     about = {"weights": digest.hexdigest()[:16], "dim": network.dim, "photo_size": photos.size,
              "decoded_size": photos.decoded, "fit_photos": photos.fit}
     return Found(network, photos, about)
+
+
+def _photo_size(student: StudentConfig, run: RunFolder) -> int:
+    sizes = dict(zip(student.canvases, student.gallery_sizes, strict=True))
+    if len(set(sizes.values())) > 1:
+        listed = ", ".join(f"{size} for sketches at {canvas}" for canvas, size in sizes.items())
+        raise InputError(
+            f"{run.root} searches each canvas among photos of its own size ({listed}): embed the photos once for each, into a "
+            "folder of its own, with --photo-size"
+        )
+    return student.gallery_sizes[0]
 
 
 @dataclass(frozen=True)

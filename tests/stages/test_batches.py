@@ -67,6 +67,21 @@ def test_parts_of_workers_make_the_batch_of_one_process() -> None:
     assert np.array_equal(first.images[0], np.concatenate([part.images[0] for part in parts]))
 
 
+def test_photos_are_drawn_once_a_size_with_the_same_changes() -> None:
+    pairs, rows = small_pairs(), np.arange(5)
+    chosen, settings = pairs.sketch_indices(0)[:5], AugmentationConfig()
+    plan = BatchPlan(chosen, (16, 24, 32), (32, 16, 32))
+    batch = compose(pairs, plan, settings, seed=1, epoch=2, rows=rows)
+    assert plan.galleries == [16, 32] and [tuple(images.shape) for images in batch.images] == [(5, 16, 16, 3), (5, 32, 32, 3)]
+    for size, images in zip((16, 32), batch.images, strict=True):
+        alone = compose(pairs, BatchPlan(chosen, (16,), (size,)), settings, seed=1, epoch=2, rows=rows)
+        assert np.array_equal(images, alone.images[0])
+    shrunk = batch.images[1].float().reshape(5, 16, 2, 16, 2, 3).mean(dim=(2, 4))
+    otherwise = compose(pairs, plan, settings, seed=1, epoch=3, rows=rows).images[0]
+    same, other = ((shrunk - images).abs().mean() for images in (batch.images[0], otherwise))
+    assert same < other / 2  # the same crop and colours
+
+
 def test_flips_meet_sketch_and_photo_together() -> None:
     pairs = small_pairs()
     plan = BatchPlan(pairs.sketch_indices(0)[:4], (32,), (32,))

@@ -10,8 +10,11 @@ from small import ALIKE, small_pairs, small_recipe
 from sketchynet.losses import triplet_loss
 from sketchynet.models import Embedder
 from sketchynet.ops import relational_huber
+from sketchynet.stages.batches import BatchPlan
 from sketchynet.stages.distillation import distillation_objective, principal_coordinates
 from sketchynet.stages.networks import read_embedder
+from sketchynet.stages.ranks import validation_score
+from sketchynet.stages.retrieval import PairExamples, Retrieval
 from sketchynet.stages.run_folder import RunFolder
 from sketchynet.stages.runtime import LocalRuntime
 from sketchynet.stages.train import Places, planned_networks, train_networks
@@ -48,6 +51,43 @@ def test_objective_is_the_papers_mixture_averaged_over_canvases(share: float) ->
     assert float(loss) == pytest.approx(share * ranking + (1 - share) * relational, rel=1e-5)
     assert figures["loss_ranking"] == pytest.approx(ranking, rel=1e-5)
     assert figures["loss_relational"] == pytest.approx(relational, rel=1e-5)
+
+
+def test_every_canvas_learns_beside_the_photos_of_its_size() -> None:
+    pairs = small_pairs()
+    recipe = small_recipe("student.gallery=own", "student.canvases=[16, 24, 32]", "student.photo_sizes=[16, 32, 32]")
+    sketches = np.array([0, 5, 9])
+    photos = pairs.sketch_photo[sketches]
+    generator = torch.Generator().manual_seed(0)
+    small, large, *sketch = (torch.randn(3, 4, generator=generator) for _ in range(5))
+    objective = distillation_objective(recipe, pairs, _teacher(5))
+    settings = recipe.student
+    examples = PairExamples(
+        recipe, pairs, objective, settings.optimization, sketches=pairs.sketch_indices(0), seed=0,
+        canvases=settings.canvases, photo_sizes=settings.gallery_sizes,
+    )  # fmt: skip
+    plan = BatchPlan(sketches, settings.canvases, settings.gallery_sizes)
+    loss, figures = examples.loss([small, large, *sketch], plan, 0)
+    each = [objective([s], p, sketches, photos) for s, p in zip(sketch, (small, large, large), strict=True)]
+    assert float(loss) == pytest.approx(sum(float(value) for value, _ in each) / 3, rel=1e-5)
+    for name, value in figures.items():
+        assert value == pytest.approx(sum(parts[name] for _, parts in each) / 3, rel=1e-5)
+
+
+def test_a_gallery_for_each_canvas_is_what_is_validated_and_evaluated() -> None:
+    pairs = small_pairs()
+    recipe = small_recipe("student.gallery=own", "student.photo_sizes=[16, 32]")
+    torch.manual_seed(0)
+    network = Embedder("vgg_tiny", canvases=(16, 32)).eval()
+    task = Retrieval(recipe, pairs)
+    both = task.answers(network, 1, (16, 32), recipe.student.gallery_sizes)
+    for column, (canvas, size) in enumerate(((16, 16), (32, 32))):
+        alone = task.answers(network, 1, (canvas,), (size,))
+        np.testing.assert_array_equal(both.ranks[:, column], alone.ranks[:, 0])
+        np.testing.assert_array_equal(both.clearness[:, column], alone.clearness[:, 0])
+        figures = validation_score(network, pairs, canvases=(16, 32), photo_sizes=(16, 32))
+        assert figures[f"validation/acc1_{canvas}"] == pytest.approx(float((alone.ranks == 1).mean()))
+    assert (both.clearness[:, 0] != task.answers(network, 1, (16,), (32,)).clearness[:, 0]).any()
 
 
 def _teacher(size: int) -> dict[str, torch.Tensor]:

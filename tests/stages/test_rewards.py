@@ -44,6 +44,25 @@ def test_outcome_is_the_naive_rank_and_triplet() -> None:
         assert abs(found.triplets[row] - max(0.0, 0.3 + distance[true] - min(others))) < 1e-4
 
 
+def test_every_canvas_is_searched_in_its_own_gallery() -> None:
+    pairs = small_pairs()
+    _, student, photos, _ = _worker()
+    galleries = tuple(embed_photos(student, pairs, photos, size) for size in (8, 32))
+    both, small, large = (
+        RolloutWorker(
+            pairs, [Judge(student, pairs.sketch_indices(0), photos, pair)], (16, 32), AugmentationConfig(), margin=0.3, seed=0
+        )
+        for pair in (galleries, galleries[:1] * 2, galleries[1:] * 2)
+    )
+    sketches = pairs.sketch_indices(0)[:12]
+    for canvas, alike, other in ((0, small, large), (1, large, small)):
+        request = RolloutRequest(sketches, np.zeros(12, int), np.full(12, canvas))
+        found = both(request)
+        np.testing.assert_array_equal(found.ranks, alike(request).ranks)
+        np.testing.assert_array_equal(found.triplets, alike(request).triplets)
+        assert (found.triplets != other(request).triplets).any()
+
+
 def test_a_sketch_that_no_student_may_judge_is_refused() -> None:
     worker, *_ = _worker()
     stranger = small_pairs().sketch_indices(2)[:1]
