@@ -66,7 +66,7 @@ class NetworkConfig(Section):
     """One embedding network, shared between sketch and photo (Siamese)."""
 
     backbone: str
-    """Name of the backbone (see ``sketchynet flops``), or ``timm:NAME``."""
+    """Name of the backbone (see ``sketchynet flops``), ``NAME/16`` for its layers up to that stride, or ``timm:NAME``."""
     norm: Literal["private", "frozen", "folded", "shared"] = "private"
     """Batch norms: private statistics per canvas and modality, frozen ones, frozen ones folded into the
     convolutions (faster, the same function), or shared ones (for comparison: known to fail)."""

@@ -6,6 +6,7 @@ networks of the same blocks with a total stride of 16, made to train in minutes 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 
 import torch
@@ -217,11 +218,36 @@ def _timm(name: str) -> Backbone:
 
 
 def build_backbone(name: str) -> Backbone:
-    """Build features with random weights: a name of `BACKBONES` or "timm:NAME" (optional extra)."""
+    """Build features with random weights.
+
+    Args:
+        name: one of `BACKBONES`; "NAME/STRIDE", the part of it before the first layer that goes beyond that stride, so that
+            positions stay as close as that; or "timm:NAME" (optional extra).
+    """
     if name.startswith("timm:"):
         return _timm(name.removeprefix("timm:"))
-    if name not in BACKBONES:
+    known, cut, stride = name.partition("/")
+    if known not in BACKBONES:
         raise InputError(f"backbone {name!r} is unknown: choose one of {', '.join(BACKBONES)}, or timm:NAME")
-    backbone = BACKBONES[name]()
+    backbone = BACKBONES[known]()
     _initialise(backbone)
-    return backbone
+    return _until_stride(backbone, name, stride) if cut else backbone
+
+
+def _until_stride(whole: Backbone, name: str, stride: str) -> Backbone:
+    """The first layers of a backbone, as many as keep a total stride."""
+    if not stride.isdecimal() or int(stride) < 2:
+        raise InputError(f"backbone {name!r}: the stride {stride!r} must be a number from 2, such as 16")
+    side = 64 * int(stride)
+    x = torch.zeros(1, 3, side, side, device="meta")  # shapes alone are computed
+    kept: list[nn.Module] = []
+    channels = 0
+    for layer in whole.features.children():
+        x = copy.deepcopy(layer).to("meta").eval()(x)
+        if round(side / x.shape[-1]) > int(stride):
+            break
+        kept.append(layer)
+        channels = x.shape[1]
+    if not channels:
+        raise InputError(f"backbone {name!r}: its first layer goes beyond a stride of {stride} already")
+    return Backbone(nn.Sequential(*kept), channels)

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from sketchynet.errors import InputError
+from sketchynet.models.backbones import build_backbone
 from sketchynet.models.embedder import Embedder
 from sketchynet.models.norm import fold_norms, is_plain_state
 
@@ -88,7 +89,7 @@ def load_backbone_weights(embedder: Embedder, path: str | Path) -> None:
     """Load backbone weights into `embedder`; nothing changes when they do not fit.
 
     Takes torchvision's files (`features.*`, `classifier.*` dropped) and the backbone of an embedder saved by
-    this package (`backbone.*`). Plain batch-norm statistics go to every domain of private norms; a folded
+    this package (`backbone.*`); a backbone that is cut at a stride takes its part of the whole one's file. Plain batch-norm statistics go to every domain of private norms; a folded
     embedder folds them first.
     """
     state = read_state(path)
@@ -97,6 +98,11 @@ def load_backbone_weights(embedder: Embedder, path: str | Path) -> None:
         state = {key.removeprefix("backbone."): v for key, v in state.items() if key.startswith("backbone.")}
         family = describe_state(state)
     state = {key: value for key, value in state.items() if not key.startswith("classifier.")}
+    part = embedder.config["backbone"]
+    whole, cut, _ = part.partition("/")
+    if cut:  # the file is of the whole backbone
+        beyond = build_backbone(whole).state_dict().keys() - build_backbone(part).state_dict().keys()
+        state = {key: value for key, value in state.items() if key not in beyond}
 
     target = embedder.backbone
     fold = embedder.norm == "folded" and is_plain_state(state)

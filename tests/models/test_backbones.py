@@ -85,6 +85,29 @@ def test_unknown_name_lists_the_known() -> None:
     assert set(BACKBONES) >= {"vgg16", "mobilenet_v2", "squeezenet1_1"}
 
 
+@pytest.mark.parametrize(
+    ("name", "layers", "channels"),
+    [("mobilenet_v2/16", 14, 96), ("mobilenet_v2/32", 19, 1280), ("squeezenet1_1/8", 8, 256), ("vgg16/16", 30, 512)],
+)
+def test_a_cut_backbone_is_the_first_layers_up_to_a_stride(name: str, layers: int, channels: int) -> None:
+    whole, cut = build_backbone(name.partition("/")[0]).eval(), build_backbone(name).eval()
+    assert cut.out_channels == channels and len(list(cut.features.children())) == layers
+    cut.load_state_dict({key: value for key, value in whole.state_dict().items() if key in cut.state_dict()})
+    image = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        expected = image
+        for layer in list(whole.features.children())[:layers]:
+            expected = layer(expected)
+        found = cut(image)
+    assert torch.equal(found, expected) and found.shape[1] == channels
+
+
+@pytest.mark.parametrize(("name", "message"), [("vgg16/1", "stride '1'"), ("vgg16/half", "'half' must be a number"), ("vgg/16", "'vgg/16' is unknown")])
+def test_wrong_cuts_are_named(name: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        build_backbone(name)
+
+
 def test_timm_without_timm_names_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "timm", None)
     with pytest.raises(InputError, match="timm:resnet18.*needs timm"):

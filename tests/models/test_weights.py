@@ -11,10 +11,10 @@ from sketchynet.errors import InputError
 from sketchynet.models import Embedder, PrivateBatchNorm, build_backbone, load_backbone_weights
 
 
-@pytest.mark.parametrize("name", ["mobilenet_v2", "squeezenet1_1"])
+@pytest.mark.parametrize("name", ["mobilenet_v2", "squeezenet1_1", "mobilenet_v2/16"])
 @pytest.mark.parametrize("norm", ["private", "folded"])
 def test_published_weights_load(weights_dir: Path, name: str, norm: str) -> None:
-    path = weights_dir / f"{name}_imagenet.safetensors"
+    path = weights_dir / f"{name.partition('/')[0]}_imagenet.safetensors"
     network, plain = (Embedder(name, canvases=(32, 64), norm=n).eval() for n in (norm, "shared"))
     load_backbone_weights(network, path)
     load_backbone_weights(plain, path)
@@ -33,6 +33,22 @@ def _state(name: str) -> dict[str, torch.Tensor]:
         if key.endswith("running_mean"):
             value.normal_()
     return state | {"classifier.1.weight": torch.zeros(10, 3)}
+
+
+def test_a_cut_backbone_takes_its_part_of_a_whole_file_and_its_own_whole(tmp_path: Path) -> None:
+    whole = _state("mobile_small")
+    save_file(whole, tmp_path / "whole.safetensors")
+    network, twin = Embedder("mobile_small/8", norm="shared"), Embedder("mobile_small/8", norm="shared")
+    load_backbone_weights(network, tmp_path / "whole.safetensors")
+    for key, value in network.backbone.state_dict().items():
+        assert torch.equal(value, whole[key])
+    save_file(network.state_dict(), tmp_path / "cut.safetensors")
+    load_backbone_weights(twin, tmp_path / "cut.safetensors")
+    assert all(torch.equal(value, network.state_dict()[key]) for key, value in twin.state_dict().items())
+    del whole["features.0.0.weight"]
+    save_file(whole | {"features.40.weight": torch.zeros(1)}, tmp_path / "wrong.safetensors")
+    with pytest.raises(InputError, match="missing: features.0.0.weight; unexpected: features.40.weight"):
+        load_backbone_weights(network, tmp_path / "wrong.safetensors")
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth", "wrapped.pth"])
