@@ -187,6 +187,10 @@ BACKBONES: dict[str, Callable[[], Backbone]] = {
 }
 
 
+TIMM_PREFIX = "features.model."
+"""What precedes timm's own keys in the state of a timm backbone."""
+
+
 class _TimmFeatures(nn.Module):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from sketchynet.errors import InputError
-from sketchynet.models.backbones import build_backbone
+from sketchynet.models.backbones import TIMM_PREFIX, build_backbone
 from sketchynet.models.embedder import Embedder
 from sketchynet.models.norm import fold_norms, is_plain_state
 
@@ -88,8 +88,8 @@ def _mismatches(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[
 def load_backbone_weights(embedder: Embedder, path: str | Path) -> None:
     """Load backbone weights into `embedder`; nothing changes when they do not fit.
 
-    Takes torchvision's files (`features.*`, `classifier.*` dropped) and the backbone of an embedder saved by
-    this package (`backbone.*`); a backbone that is cut at a stride takes its part of the whole one's file. Plain batch-norm statistics go to every domain of private norms; a folded
+    Takes torchvision's files (`features.*`, `classifier.*` dropped), for timm's networks timm's own (likewise), and the
+    backbone of an embedder saved by this package (`backbone.*`); a backbone that is cut at a stride takes its part of the whole one's file. Plain batch-norm statistics go to every domain of private norms; a folded
     embedder folds them first.
     """
     state = read_state(path)
@@ -99,6 +99,8 @@ def load_backbone_weights(embedder: Embedder, path: str | Path) -> None:
         family = describe_state(state)
     state = {key: value for key, value in state.items() if not key.startswith("classifier.")}
     part = embedder.config["backbone"]
+    if part.startswith("timm:") and not any(key.startswith(TIMM_PREFIX) for key in state):
+        state = {TIMM_PREFIX + key: value for key, value in state.items()}
     whole, cut, _ = part.partition("/")
     if cut:  # the file is of the whole backbone
         beyond = build_backbone(whole).state_dict().keys() - build_backbone(part).state_dict().keys()

@@ -212,7 +212,12 @@ def _students(base: Recipe) -> Experiment:
     variants = (
         variant("MobileNetV2", "mobilenet_v2", "mobilenet_v2_imagenet.safetensors"),
         variant("SqueezeNet 1.1", "squeezenet1_1", "squeezenet1_1_imagenet.safetensors"),
-        variant("MobileNetV4 small (timm), from random weights", "timm:mobilenetv4_conv_small", "null"),
+        variant("MobileNetV2 up to a stride of 16", "mobilenet_v2/16", "mobilenet_v2_imagenet.safetensors"),
+        variant(
+            "EfficientNet-Lite0 (timm; its state_dict as tf_efficientnet_lite0.safetensors in --weights)",
+            "timm:tf_efficientnet_lite0",
+            "tf_efficientnet_lite0.safetensors",
+        ),
     )
     return Experiment("students", "Is the student plug-and-play?", base, variants, variants[0].name)
 

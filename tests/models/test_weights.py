@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import pickle
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import nn
 
 from sketchynet.errors import InputError
 from sketchynet.models import Embedder, PrivateBatchNorm, build_backbone, load_backbone_weights
@@ -49,6 +52,30 @@ def test_a_cut_backbone_takes_its_part_of_a_whole_file_and_its_own_whole(tmp_pat
     save_file(whole | {"features.40.weight": torch.zeros(1)}, tmp_path / "wrong.safetensors")
     with pytest.raises(InputError, match="missing: features.0.0.weight; unexpected: features.40.weight"):
         load_backbone_weights(network, tmp_path / "wrong.safetensors")
+
+
+def test_timms_own_file_loads_into_a_timm_backbone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """timm imports only beside a torchvision of the same build: a module of its interface stands in for it."""
+
+    class Network(nn.Module):
+        num_features = 4
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv_stem, self.bn1 = nn.Conv2d(3, 4, 3, stride=2, bias=False), nn.BatchNorm2d(4)
+
+        def forward_features(self, x: torch.Tensor) -> torch.Tensor:
+            return self.bn1(self.conv_stem(x))
+
+    monkeypatch.setitem(sys.modules, "timm", SimpleNamespace(create_model=lambda name, **_: Network()))
+    theirs = Network().state_dict()
+    save_file(theirs | {"classifier.weight": torch.zeros(3, 4)}, tmp_path / "theirs.safetensors")
+    network, twin = (Embedder("timm:any", canvases=(16, 32)) for _ in range(2))
+    load_backbone_weights(network, tmp_path / "theirs.safetensors")
+    assert torch.equal(network.backbone.state_dict()["features.model.conv_stem.weight"], theirs["conv_stem.weight"])
+    save_file(network.state_dict(), tmp_path / "ours.safetensors")
+    load_backbone_weights(twin, tmp_path / "ours.safetensors")
+    assert all(torch.equal(value, network.state_dict()[key]) for key, value in twin.state_dict().items())
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth", "wrapped.pth"])
