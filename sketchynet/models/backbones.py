@@ -7,7 +7,7 @@ networks of the same blocks with a total stride of 16, made to train in minutes 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,12 @@ class Backbone(nn.Module):
         super().__init__()
         self.features = features
         self.out_channels = out_channels
+
+    def blocks(self) -> list[nn.Module]:
+        """Its parts from the input to the embedding, for learning rates that change with the depth."""
+        if isinstance(self.features, _TimmFeatures):
+            return list(_unpacked(self.features.model))
+        return list(self.features.children())
 
     def forward(self, x: Tensor) -> Tensor:
         return self.features(x)
@@ -204,6 +210,15 @@ class _TimmFeatures(nn.Module):
                 "choose a convolutional timm network"
             )
         return features
+
+
+def _unpacked(network: nn.Module) -> Iterator[nn.Module]:
+    """A network's parts in order, those inside plain sequences one by one."""
+    for part in network.children():
+        if type(part) is nn.Sequential:
+            yield from _unpacked(part)
+        else:
+            yield part
 
 
 def _timm(name: str) -> Backbone:

@@ -135,7 +135,7 @@ def _parameter_groups(network: Embedder, settings: OptimizationConfig) -> list[d
 
     Weight decay is for matrices and kernels only: biases and norms have one dimension.
     """
-    blocks = list(network.backbone.features.children())
+    blocks = network.backbone.blocks()
     depth_of = {id(p): depth for depth, block in enumerate(blocks) for p in block.parameters()}
     groups: dict[tuple[int, bool], list[torch.nn.Parameter]] = {}
     for parameter in network.parameters():

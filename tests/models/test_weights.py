@@ -63,11 +63,13 @@ def test_timms_own_file_loads_into_a_timm_backbone(tmp_path: Path, monkeypatch: 
         def __init__(self) -> None:
             super().__init__()
             self.conv_stem, self.bn1 = nn.Conv2d(3, 4, 3, stride=2, bias=False), nn.BatchNorm2d(4)
+            self.blocks = nn.Sequential(nn.Sequential(nn.ReLU(), nn.Conv2d(4, 4, 1)))
 
         def forward_features(self, x: torch.Tensor) -> torch.Tensor:
-            return self.bn1(self.conv_stem(x))
+            return self.blocks(self.bn1(self.conv_stem(x)))
 
     monkeypatch.setitem(sys.modules, "timm", SimpleNamespace(create_model=lambda name, **_: Network()))
+    assert [type(block) for block in build_backbone("timm:any").blocks()] == [nn.Conv2d, nn.BatchNorm2d, nn.ReLU, nn.Conv2d]
     theirs = Network().state_dict()
     save_file(theirs | {"classifier.weight": torch.zeros(3, 4)}, tmp_path / "theirs.safetensors")
     network, twin = (Embedder("timm:any", canvases=(16, 32)) for _ in range(2))
