@@ -19,9 +19,9 @@ from sketchynet.results.pooling import (
     Pool,
     interval_text,
     markdown,
+    paired_difference,
     percent,
     pool,
-    same_queries,
     spread_text,
 )
 from sketchynet.results.summary import DEALT, Summary
@@ -101,19 +101,6 @@ def _heading(name: str, base: str, member: dict[str, Any], pools: dict[str, Pool
 
 def _counted(number: int, what: str) -> str:
     return f"{number} {what}{'s' if number != 1 else ''}"
-
-
-def paired_difference(first: Pool, a: str, second: Pool, b: str) -> Interval | None:
-    """System ``a`` of one configuration minus ``b`` of another, over their common seeds; None where there is none."""
-    seeds = sorted({*first.seeds} & {*second.seeds})
-    if not seeds:
-        return None
-    ours, theirs = ({run.seed: run for run in pooled.runs} for pooled in (first, second))
-    for seed in seeds:
-        if not same_queries(ours[seed], theirs[seed]):
-            raise InputError(f"{ours[seed].place} and {theirs[seed].place} were tested on other queries: they cannot be paired")
-    gaps = [ours[seed].hits(a) - theirs[seed].hits(b) for seed in seeds]
-    return bootstrap_interval(np.mean(gaps, axis=0), resamples=RESAMPLES)
 
 
 def _gap(pooled: Pool, system: str, reference: Pool | None, other: str) -> Interval | None:

@@ -13,6 +13,7 @@ Prose outside the marks is never touched. Kinds of places:
     ceiling RECIPE           what a canvas for each sketch could bring at V2's cost, by the ranks of other seeds
     misses RECIPE            queries by the rank of their truth: what was drawn, and who finds them
     plot RECIPE              accuracy over FLOPs, means over the seeds (an image beside the document)
+    beside RECIPE OTHER      one recipe's networks and V2 minus another's on the same queries
     experiment NAME [BASE]   a claim's recipe set: every variant, compared with the set's reference
     runs                     every run there is, with its id
 
@@ -28,6 +29,7 @@ from pathlib import Path
 
 from sketchynet import plots
 from sketchynet.errors import InputError
+from sketchynet.results.beside import beside_table
 from sketchynet.results.ceiling import ceiling_table
 from sketchynet.results.claims import Section, experiment_section
 from sketchynet.results.forest import forest_plot
@@ -46,7 +48,7 @@ from sketchynet.results.verdicts import claims_table
 
 _BEGIN = re.compile(r"^<!-- results: (?P<what>.+?) -->$")
 _END = "<!-- /results -->"
-_KINDS = "table RECIPE, claims RECIPE, canvases RECIPE, ceiling RECIPE, misses RECIPE, plot RECIPE, experiment NAME [BASE], runs"
+_KINDS = "table RECIPE, claims RECIPE, canvases RECIPE, ceiling RECIPE, misses RECIPE, plot RECIPE, beside RECIPE OTHER, experiment NAME [BASE], runs"
 
 
 def fill_document(document: Path, summaries: Sequence[Summary], *, images: Path | None) -> str:
@@ -103,6 +105,9 @@ def _place(
     elif kind in ("table", "claims", "canvases", "ceiling", "misses", "plot") and len(names) == 1:
         runs = by_recipe(summaries).get(names[0])
         text = f"*No finished run of `{names[0]}` yet.*" if not runs else _of_recipe(kind, runs, document, images)
+    elif kind == "beside" and len(names) == 2:
+        ours, theirs = (by_recipe(summaries).get(name) for name in names)
+        text = beside_table(pool(ours), pool(theirs)) if ours and theirs else f"*`{names[0]}` and `{names[1]}` need runs of both.*"
     elif kind == "experiment" and len(names) in (1, 2):
         section = experiment_section(names[0], names[1] if len(names) == 2 else None, summaries)
         text = section.text

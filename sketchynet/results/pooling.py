@@ -124,6 +124,20 @@ def same_queries(first: Summary, second: Summary) -> bool:
     return all(first.values["data"][key] == second.values["data"][key] for key in keys)
 
 
+def paired_difference(first: Pool, a: str, second: Pool, b: str, scope: str = "all") -> Interval | None:
+    """System ``a`` of one configuration minus ``b`` of another, over their common seeds; None where there is none."""
+    seeds = sorted({*first.seeds} & {*second.seeds})
+    if not seeds:
+        return None
+    ours, theirs = ({run.seed: run for run in pooled.runs} for pooled in (first, second))
+    for seed in seeds:
+        if not same_queries(ours[seed], theirs[seed]):
+            raise InputError(f"{ours[seed].place} and {theirs[seed].place} were tested on other queries: they cannot be paired")
+    gaps = [ours[seed].hits(a) - theirs[seed].hits(b) for seed in seeds]
+    rows = first.runs[0].scope(scope)
+    return bootstrap_interval(np.mean(gaps, axis=0)[rows], resamples=RESAMPLES)
+
+
 def _differing(first: Summary, second: Summary) -> str:
     fields = ["canvases"] if first.canvases != second.canvases else []
     fields += [f"data.{k}" for k in ("split_hash", "queries_hash") if first.values["data"][k] != second.values["data"][k]]
@@ -217,7 +231,8 @@ def _differences(pooled: Pool) -> str:
     columns = ["difference of Acc@1, points", *(f"seed {seed}" for seed in pooled.seeds), "pooled, with 95 % interval"]
     columns += [f"{scope}, pooled" for scope in scopes[1:]]
     rows = []
-    for first, second in [*claimed_differences(pooled.canvases), ("v2", DEALT)]:
+    smaller = [(f"v1@{size}", f"direct@{size}") for size in reversed(pooled.canvases[:-1])]
+    for first, second in [*claimed_differences(pooled.canvases), ("v2", DEALT), *smaller]:
         if not {first, second} <= known:
             continue
         each = [float((run.hits(first) - run.hits(second)).mean()) for run in pooled.runs]

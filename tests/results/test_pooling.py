@@ -6,8 +6,9 @@ import pytest
 from summaries import make_summary, member
 
 from sketchynet.errors import InputError
-from sketchynet.results.claims import experiment_section, paired_difference
-from sketchynet.results.pooling import percent, plot_points, pool, pooled_table
+from sketchynet.results.beside import beside_table
+from sketchynet.results.claims import experiment_section
+from sketchynet.results.pooling import paired_difference, percent, plot_points, pool, pooled_table
 from sketchynet.results.queries import _sufficing, misses_table, sufficing_table
 from sketchynet.results.summary import DEALT
 from sketchynet.results.verdicts import RULES, above, claims_table, not_below
@@ -132,6 +133,20 @@ def test_a_claim_compares_with_its_reference_over_the_common_seeds() -> None:
     with pytest.raises(InputError, match="tested on other queries"):
         data = {**runs[0].values["data"], "queries_hash": "xyz"}
         paired_difference(pool([make_summary(0, data=data)]), "v1@32", pool(runs[:1]), "v1@32")
+
+
+def test_one_recipe_beside_another_over_the_common_seeds() -> None:
+    better = [[1, 1], [1, 1], [1, 1]]
+    ours = pool([make_summary(0, name="ours", ranks=better)])
+    theirs = pool([make_summary(seed) for seed in (0, 1)])
+    header, _, *rows = beside_table(ours, theirs).split("\n")
+    assert header.startswith("|  | `ours`, Acc@1 | GFLOPs | `tiny`, Acc@1 | GFLOPs | difference |")
+    named = {row.split(" | ")[0].removeprefix("| "): row for row in rows}
+    assert not {"best mixture of fixed canvases", "oracle"} & named.keys()
+    hits = float(theirs.runs[0].hits("v1@32").mean())  # of seed 0 alone
+    assert f"+{100 * (1 - hits):.2f} [" in named["SketchyNetV1 at 32"]
+    with pytest.raises(InputError, match="no seed in common"):
+        beside_table(ours, pool([make_summary(1)]))
 
 
 def test_claims_by_canvas_and_by_policy() -> None:
