@@ -206,7 +206,7 @@ class StudentConfig(Section):
     photo_sizes: tuple[Canvas, ...] | None = None
     """Instead, one size for each of ``canvases``: a sketch is then learnt and searched among photos of its canvas's size,
     in a gallery of its own, which is nearer to what few pixels show. A query costs the same; the photos are embedded
-    once for every size (ours)."""
+    once for every size (ours). Private norms keep one set of statistics for photos of all sizes."""
     gallery: Literal["own", "full"] = "own"
     """Whose embeddings of the photos the distilled student's queries are compared with: its ``own``, one network for both
     sides (the paper), or those that the ``full`` network stores. The student then learns to embed sketches alone, against

@@ -89,7 +89,8 @@ def load_backbone_weights(embedder: Embedder, path: str | Path) -> None:
     """Load backbone weights into `embedder`; nothing changes when they do not fit.
 
     Takes torchvision's files (`features.*`, `classifier.*` dropped), for timm's networks timm's own (likewise), and the
-    backbone of an embedder saved by this package (`backbone.*`); a backbone that is cut at a stride takes its part of the whole one's file. Plain batch-norm statistics go to every domain of private norms; a folded
+    backbone of an embedder saved by this package (`backbone.*`); a backbone that is cut at a stride takes its part of
+    the whole one's file. Plain batch-norm statistics go to every domain of private norms; a folded
     embedder folds them first.
     """
     state = read_state(path)
