@@ -100,11 +100,12 @@ def load_backbone_weights(embedder: Embedder, path: str | Path) -> None:
         family = describe_state(state)
     state = {key: value for key, value in state.items() if not key.startswith("classifier.")}
     part = embedder.config["backbone"]
-    if part.startswith("timm:") and not any(key.startswith(TIMM_PREFIX) for key in state):
-        state = {TIMM_PREFIX + key: value for key, value in state.items()}
-    whole, cut, _ = part.partition("/")
-    if cut:  # the file is of the whole backbone
-        beyond = build_backbone(whole).state_dict().keys() - build_backbone(part).state_dict().keys()
+    if part.startswith("timm:"):
+        if not any(key.startswith(TIMM_PREFIX) for key in state):
+            state = {TIMM_PREFIX + key: value for key, value in state.items()}
+    elif "/" in part:  # the file is of the whole backbone
+        whole = build_backbone(part.partition("/")[0])
+        beyond = whole.state_dict().keys() - build_backbone(part).state_dict().keys()
         state = {key: value for key, value in state.items() if key not in beyond}
 
     target = embedder.backbone
