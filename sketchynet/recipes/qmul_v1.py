@@ -137,8 +137,7 @@ def qmul_v1_squeezenet_256() -> Recipe:
 def qmul_v1_stride16() -> Recipe:
     """`qmul_v1` with MobileNetV2's layers up to a stride of 16 on both sides, and photos as large as a canvas needs.
 
-    Four times the positions, a quarter of the parameters, and nothing of what ImageNet's categories alone need; norms as
-    ImageNet left them. A sketch is searched among photos half as large again as its canvas. The share of 0.29 leaves
+    Four times the positions and a quarter of the parameters, with the norms as ImageNet left them. A sketch is searched among photos half as large again as its canvas. The share of 0.29 leaves
     room as in `qmul_v1_squeezenet_256`.
     """
     cut = _with_network(

@@ -74,6 +74,13 @@ def unique_views(
     return view_sketches(sketches, unique[:, 0], unique[:, 1], augmentation, seed), place.reshape(-1)
 
 
+def _moved(judge: Judge, device: torch.device) -> Judge:
+    """A judge on a device; canvases that share a gallery share the copy."""
+    galleries = {id(gallery): gallery.to(device) for gallery in judge.galleries}
+    student = judge.student.to(device)
+    return replace(judge, student=student, galleries=tuple(galleries[id(gallery)] for gallery in judge.galleries))
+
+
 class RolloutWorker:
     """Answers rollout requests with the judges it holds; a plain object, picklable."""
 
@@ -126,14 +133,7 @@ class RolloutWorker:
     def to(self, device: torch.device) -> Self:
         """The worker with its students and galleries on a device; the results are the CPU's either way."""
         self._device = device
-        self._judges = tuple(
-            replace(
-                judge,
-                student=judge.student.to(device),
-                galleries=tuple(gallery.to(device) for gallery in judge.galleries),
-            )
-            for judge in self._judges
-        )
+        self._judges = tuple(_moved(judge, device) for judge in self._judges)
         return self
 
     def _judged(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pickle
 import threading
 
 import numpy as np
@@ -61,6 +62,15 @@ def test_every_canvas_is_searched_in_its_own_gallery() -> None:
         np.testing.assert_array_equal(found.ranks, alike(request).ranks)
         np.testing.assert_array_equal(found.triplets, alike(request).triplets)
         assert (found.triplets != other(request).triplets).any()
+
+
+def test_canvases_that_share_a_gallery_share_its_copy() -> None:
+    worker, *_ = _worker()
+    elsewhere = worker.to(torch.device("meta"))  # as on a GPU, every tensor is another one there
+    [judge] = elsewhere._judges
+    assert judge.galleries[0] is judge.galleries[1] and judge.galleries[0].device.type == "meta"
+    [judge] = pickle.loads(pickle.dumps(_worker()[0]))._judges
+    assert judge.galleries[0] is judge.galleries[1]
 
 
 def test_a_sketch_that_no_student_may_judge_is_refused() -> None:
