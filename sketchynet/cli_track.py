@@ -43,11 +43,12 @@ def _register(options: argparse.Namespace) -> None:
     from sketchynet.results.card import model_card
     from sketchynet.results.summary import SUMMARY_NAME, read_summary
     from sketchynet.stages.run_folder import existing_run
+    from sketchynet.stages.search_head import searched
     from sketchynet.tracking import register_model
 
     run = existing_run(str(options.folder), None)
     summary = read_summary(run.root / SUMMARY_NAME)
-    finals = {name: run.final(name) for name in ("student", "selector")}
+    finals = {"student": searched(summary.recipe, run, "student"), "selector": run.final("selector")}
     parts = {f"{name}/final": final for name, final in finals.items() if checkpoint.is_complete(final)}
     tags = {"recipe": summary.recipe.name, "seed": str(summary.seed), "run": summary.run_id}
     print(

@@ -244,6 +244,31 @@ class StudentConfig(Section):
         return self.photo_sizes or (self.photo_size,) * len(self.canvases)
 
 
+class SearchConfig(Section):
+    """What stands between a trained network and the search: a head that is computed from training pairs, not trained.
+
+    The full network's members, the directly trained student, SketchyNetV1 and the students of folds each have their own;
+    distillation and training go without. See `sketchynet.models.search_head`."""
+
+    head: bool = False
+    """Whether there is one (ours); without, embeddings are searched as they were trained."""
+    whitening: Annotated[float, Field(ge=0)] | None = 1.0
+    """Shrinkage of the whitening: the mean variance, so many times, is added to the differences between sketches and their
+    photos in every direction. null keeps all directions as they are."""
+    dimensions: Positive | None = 256
+    """Principal directions that are kept of the whitened embedding; null keeps all."""
+    neighbours: Annotated[int, Field(ge=0)] = 10
+    """Training sketches that say how much a photo lies near everything; 0 for none."""
+    sketches: Annotated[int, Field(ge=2)] = 1024
+    """Training sketches, drawn at random, from which the head is computed."""
+
+    @model_validator(mode="after")
+    def _enough_sketches(self) -> SearchConfig:
+        if self.neighbours > self.sketches:
+            raise ValueError(f"neighbours = {self.neighbours} is more than the {self.sketches} sketches")
+        return self
+
+
 class SelectorConfig(Section):
     """The canvas policy: a GRU over the vector sketch, trained by policy gradient."""
 
@@ -339,6 +364,7 @@ class Recipe(Section):
     augmentation: AugmentationConfig = AugmentationConfig()
     teacher: TeacherConfig
     student: StudentConfig
+    search: SearchConfig = SearchConfig()
     selector: SelectorConfig
     recognition: RecognitionConfig | None = None
     """Given, the task is recognition; otherwise it is retrieval."""
@@ -370,6 +396,14 @@ class Recipe(Section):
             )
         if student.ranking.kind == "triplet" and student.ranking.mining == "semi-hard":
             raise ValueError("student.gallery = full: semi-hard negatives are picked in a batch; choose mining all or hard")
+        return self
+
+    @model_validator(mode="after")
+    def _head_needs_both_sides(self) -> Recipe:
+        if self.search.head and self.recognition is not None:
+            raise ValueError("search.head: recognition searches no photos")
+        if self.search.head and self.student.gallery == "full":
+            raise ValueError("search.head needs student.gallery = own: the full network's photos are stored as they are")
         return self
 
     @model_validator(mode="after")

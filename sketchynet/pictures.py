@@ -18,6 +18,7 @@ from sketchynet.stages.networks import read_embedder
 from sketchynet.stages.recognition import Recognition
 from sketchynet.stages.retrieval import Retrieval
 from sketchynet.stages.run_folder import RunFolder
+from sketchynet.stages.search_head import searched
 from sketchynet.stages.task import TEST, Task
 
 
@@ -37,7 +38,7 @@ def draw_pictures(task: Task, evaluation: Evaluation, folder: RunFolder, *, devi
         paths.append(plots.sheet_by_canvas(sketches, target / "by_canvas.png", counts=counts))
     missed = _missed(evaluation)
     rows = task.recipe.evaluation.sheet_rows
-    student = read_embedder(folder.final("student")).to(device)
+    student = read_embedder(searched(task.recipe, folder, "student")).to(device)
     if isinstance(task, Recognition):
         shown = _recognised(task, evaluation, student, _chosen_queries(evaluation, 4 * rows))
         paths.append(plots.recognition_sheet(shown, target / "recognition.png"))

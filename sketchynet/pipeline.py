@@ -35,9 +35,10 @@ from sketchynet.stages.networks import read_embedder
 from sketchynet.stages.rewards import in_chunks
 from sketchynet.stages.run_folder import RunFolder
 from sketchynet.stages.runtime import FrozenStudents, LocalRuntime, Report, Rollout, Runtime
+from sketchynet.stages.search_head import searched
 from sketchynet.stages.selector import train_selector
 from sketchynet.stages.task import Task, task_of
-from sketchynet.stages.train import Places, planned_networks, train_networks
+from sketchynet.stages.train import Places, is_trained, planned_networks, train_networks
 from sketchynet.storage import download, is_local, run_lock
 from sketchynet.tracking import Tracker, make_tracker, read_journal
 
@@ -188,7 +189,7 @@ def _run_stages(recipe: Recipe, places: Places, execution: Execution, tracker: T
             _train_selector(task, places, execution, recorder)
         if "evaluate" in execution.stages:
             summary = _evaluate(task, places, execution, tracker)
-        _keep_networks(places, tracker)
+        _keep_networks(recipe, places, tracker)
     return summary
 
 
@@ -197,7 +198,7 @@ def _train_networks(recipe: Recipe, places: Places, execution: Execution, record
     plan = planned_networks(recipe, execution.stages)
     train = partial(_train_metered, recipe=recipe, places=places, traces=traces)
     if execution.jobs > 1:
-        finished = {name for name in plan if checkpoint.is_complete(places.run.result(name))}
+        finished = {name for name in plan if is_trained(recipe, places.run, name)}
         train_side_by_side(
             {name: needed - finished for name, needed in plan.items() if name not in finished},
             train,
@@ -251,7 +252,7 @@ def _train_selector(task: Task, places: Places, execution: Execution, recorder: 
     if checkpoint.is_complete(run.final("selector")) or not task.recipe.selector.train:
         return
     folds = task.folds()
-    student = read_embedder(run.final("student"))
+    student = read_embedder(searched(task.recipe, run, "student"))
     sketches = np.sort(np.concatenate(folds.rewarded))
     with _rollouts(task.rollouts(run, folds), execution) as answers:
         rollout = MeteredRollout(answers)
@@ -324,10 +325,10 @@ def tracked_figures(summary: dict[str, Any]) -> dict[str, float]:
     return figures
 
 
-def _keep_networks(places: Places, tracker: Tracker) -> None:
+def _keep_networks(recipe: Recipe, places: Places, tracker: Tracker) -> None:
     """Hands the finished networks of SketchyNetV2 to the tracker."""
-    for name in ("student", "selector"):
-        final = places.run.final(name)
+    finals = {"student": searched(recipe, places.run, "student"), "selector": places.run.final("selector")}
+    for name, final in finals.items():
         if not checkpoint.is_complete(final):
             continue
         if is_local(final):

@@ -16,7 +16,7 @@ from sketchynet.config import Recipe, load_recipe
 from sketchynet.errors import InputError
 from sketchynet.results.summary import BORROWED_NAME
 from sketchynet.stages.folds import fold_name
-from sketchynet.stages.run_folder import TEACHER_EMBEDDINGS, RunFolder
+from sketchynet.stages.run_folder import SEARCH, TEACHER_EMBEDDINGS, RunFolder
 from sketchynet.stages.train import planned_networks
 
 Known = Sequence[tuple[RunFolder, Recipe]]
@@ -58,7 +58,7 @@ def stage_keys(recipe: Recipe) -> dict[str, str]:
     judges = learnt | {"taught": from_weights} if distilled else direct
     for fold in range(recipe.selector.folds):
         keys[fold_name(fold)] = judges | {"fold": fold, "epochs": selector["fold_epochs"]}
-    keys["selector"] = learnt | {"selector": selector}
+    keys["selector"] = learnt | {"selector": selector, "search": values["search"]}
     return {name: json.dumps(key, sort_keys=True) for name, key in keys.items()}
 
 
@@ -117,7 +117,7 @@ def _link(source: Path, target: Path) -> None:
     temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
         shutil.copytree(
-            source, temporary, copy_function=place, dirs_exist_ok=True, ignore=shutil.ignore_patterns("epoch-*", ".*")
+            source, temporary, copy_function=place, dirs_exist_ok=True, ignore=shutil.ignore_patterns("epoch-*", SEARCH, ".*")
         )
         if target.exists():  # an unfinished attempt of this run's own
             shutil.rmtree(target)

@@ -18,6 +18,7 @@ from sketchynet.models.embedder import (
 from sketchynet.models.grey import GreyStem, fold_grey_stem
 from sketchynet.models.inputs import photo_input, sketch_input
 from sketchynet.models.norm import NORMS, PrivateBatchNorm
+from sketchynet.models.search_head import SearchHead
 from sketchynet.models.selector import CanvasSelector, selector_input
 from sketchynet.models.weights import load_backbone_weights
 
@@ -33,6 +34,7 @@ __all__ = [
     "Ensemble",
     "GreyStem",
     "PrivateBatchNorm",
+    "SearchHead",
     "build_backbone",
     "build_from_config",
     "fold_grey_stem",

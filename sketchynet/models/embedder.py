@@ -18,6 +18,7 @@ from sketchynet.models.backbones import build_backbone
 from sketchynet.models.inputs import grey_input, photo_input, sketch_input
 from sketchynet.models.norm import convert_norms, set_domain
 from sketchynet.models.pooling import build_pooling
+from sketchynet.models.search_head import SearchHead
 
 CANVASES = (32, 64, 128, 256)
 
@@ -33,6 +34,7 @@ class Embedder(nn.Module):
         normalize: scale embeddings to unit length.
         projection: size of a linear layer behind the pooling; none by default, as in the paper.
         regressor: see `add_regressor`.
+        search_head: options of the `SearchHead` behind all this, see `add_search_head`.
 
     `dim` is the embedding size D; `config` a plain dict, from which `build_from_config` builds its like.
     """
@@ -47,6 +49,7 @@ class Embedder(nn.Module):
         normalize: bool = False,
         projection: int | None = None,
         regressor: int | None = None,
+        search_head: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.canvases = tuple(int(side) for side in canvases)
@@ -75,6 +78,9 @@ class Embedder(nn.Module):
         self.regressor: nn.Linear | None = None
         if regressor is not None:
             self.add_regressor(regressor)
+        self.search_head: SearchHead | None = None
+        if search_head is not None:
+            self.add_search_head(SearchHead(self.dim, **search_head))
 
     def add_regressor(self, size: int) -> None:
         """Adds a linear layer from the embedding to `size` values, for distilling by feature regression.
@@ -84,6 +90,15 @@ class Embedder(nn.Module):
         """
         self.regressor = nn.Linear(self.dim, size)
         self.config["regressor"] = size
+
+    def add_search_head(self, head: SearchHead) -> None:
+        """Adds the last step of the search, computed from training pairs; `dim` becomes that of its result.
+
+        Networks are trained, distilled and started from without it.
+        """
+        self.search_head = head
+        self.dim = head.whitening.out_features + 1
+        self.config["search_head"] = head.config
 
     def start_from(self, other: Embedder) -> None:
         """Takes over the weights of a trained network of the same kind, whatever its canvases.
@@ -121,14 +136,17 @@ class Embedder(nn.Module):
     def embed_sketches(self, canvas: Tensor) -> Tensor:
         """Embed ink coverage, uint8 (B, S, S) with S one of `canvases`, to (B, D)."""
         image = grey_input(canvas) if self.grey else sketch_input(canvas)
-        return self.forward(image, self.domain(image.shape[-1]))
+        embedding = self.forward(image, self.domain(image.shape[-1]))
+        return embedding if self.search_head is None else self.search_head.of_sketches(embedding)
 
     def embed_photos(self, photos: Tensor) -> Tensor:
         """Embed RGB photos, uint8 (B, H, W, 3), to (B, D)."""
-        return self.forward(photo_input(photos), 0)
+        embedding = self.forward(photo_input(photos), 0)
+        return embedding if self.search_head is None else self.search_head.of_photos(embedding, photos.shape[1])
 
     def forward(self, image: Tensor, domain: int) -> Tensor:
-        """Embed normalised images (B, 3, H, W) of one batch-norm domain to (B, D)."""
+        """Embed normalised images (B, 3, H, W) of one batch-norm domain to (B, D), or to (B, D - 1) before a search head's
+        last number."""
         stem = next(p for p in self.backbone.parameters() if p.ndim == 4)
         # Convolutions are fast only where input and weights share a memory format.
         channels_last = stem.is_contiguous(memory_format=torch.channels_last)
@@ -139,7 +157,8 @@ class Embedder(nn.Module):
         if features.dtype in (torch.bfloat16, torch.float16) and stem.dtype == torch.float32:
             features = features.float()  # autocast: distances need the full precision
         embedding = self.projection(self.pooling(features))
-        return F.normalize(embedding, dim=1) if self.normalize else embedding
+        embedding = F.normalize(embedding, dim=1) if self.normalize else embedding
+        return embedding if self.search_head is None else self.search_head(embedding)
 
 
 class Classifier(Embedder):
@@ -174,7 +193,7 @@ class Classifier(Embedder):
 class Ensemble(nn.Module):
     """Several embedders as one: unit-length member embeddings joined and scaled to unit length again.
 
-    Distances therefore lie in [0, 2]. With `flip` every member embeds the image and its mirror image, and both
+    Distances therefore lie in [0, 2]. Members with a search head are joined as they are compared. With `flip` every member embeds the image and its mirror image, and both
     are joined: sketch and photo are compared as they are and mirrored, never one against the other's mirror.
     """
 
@@ -198,7 +217,8 @@ class Ensemble(nn.Module):
         parts = []
         for member in self.members:
             assert isinstance(member, Embedder)
-            parts += [F.normalize(embed(member, view), dim=1) for view in images]
+            embedded = [embed(member, view) for view in images]
+            parts += embedded if member.search_head is not None else [F.normalize(rows, dim=1) for rows in embedded]
         return torch.cat(parts, dim=1) / math.sqrt(len(parts))
 
     def embed_sketches(self, canvas: Tensor) -> Tensor:

@@ -153,6 +153,18 @@ def _photos(base: Recipe) -> Experiment:
     return Experiment("photos", question, base, variants, variants[0].name, "same")
 
 
+def _search(base: Recipe) -> Experiment:
+    head = ("search.head=true", *_STUDENT_ALONE, "student.gallery=own")
+    variants = (
+        Variant("as trained", ("search.head=false", *head[1:])),
+        Variant("whitened", (*head, "search.neighbours=0")),
+        Variant("photos near everything held back", (*head, "search.whitening=null", "search.dimensions=null")),
+        Variant("both", head),
+    )
+    question = "What does a search head bring, computed from training pairs after the training?"
+    return Experiment("search", question, base, variants, variants[0].name, "same")
+
+
 def _canvases(base: Recipe) -> Experiment:
     def variant(size: int, photo_size: int) -> Variant:
         alone = [f"student.canvases=[{size}]", "student.canvases_per_step=null"]
@@ -257,6 +269,7 @@ EXPERIMENTS: dict[str, Callable[[Recipe], Experiment]] = {
     "starts": _starts,
     "canvases": _canvases,
     "photos": _photos,
+    "search": _search,
     "resolution": _resolution,
     "prices": _prices,
     "policies": _policies,

@@ -11,6 +11,7 @@ from sketchynet.config import (
     OptimizationConfig,
     RankingConfig,
     Recipe,
+    SearchConfig,
     SelectorConfig,
     StudentConfig,
     TeacherConfig,
@@ -151,6 +152,17 @@ def qmul_v1_stride16() -> Recipe:
         update={
             "student": cut.student.model_copy(update=sizes),
             "selector": cut.selector.model_copy(update={"budget": 0.29}),  # 0.173 GFLOPs
+        }
+    )
+
+
+def qmul_v1_search() -> Recipe:
+    """`qmul_v1_stride16`, the same networks, with a search head behind each."""
+    return qmul_v1_stride16().model_copy(
+        update={
+            "name": "qmul_v1_search",
+            "description": "qmul_v1_stride16 searched through whitened embeddings, corrected for photos near everything",
+            "search": SearchConfig(head=True),
         }
     )
 

@@ -18,6 +18,7 @@ from sketchynet.errors import InputError
 from sketchynet.stages.embedding import EmbeddingNetwork, embed_images
 from sketchynet.stages.networks import read_embedder, read_full_network
 from sketchynet.stages.run_folder import RunFolder, existing_run
+from sketchynet.stages.search_head import searched
 from sketchynet.storage import is_local, storage_place
 
 
@@ -59,9 +60,9 @@ def find_network(where: str | Path, name: str = "student", *, photo_size: int | 
         if not any((place / name).is_file() for name in ("recipe.json", "storage.json")):
             raise InputError(f"{where} is neither a run (no recipe.json) nor a checkpoint (no network.safetensors)")
         run = existing_run(str(place), None)
-        full = name == "full"
-        members = load_recipe(run.recipe).teacher.members if full else 1
-        folders = [run.final(run.teacher(member)) for member in range(members)] if full else [run.final(name)]
+        recipe, full = load_recipe(run.recipe), name == "full"
+        names = list(map(run.teacher, range(recipe.teacher.members))) if full else [name]
+        folders = [searched(recipe, run, stage) for stage in names]
     missing = next((folder for folder in folders if not (folder / "network.safetensors").is_file()), None)
     if missing is not None:
         raise InputError(f"{where} has no finished network {missing.parent.name!r}; let `sketchynet train --resume` finish it")

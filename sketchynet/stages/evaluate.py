@@ -22,6 +22,7 @@ from sketchynet.stages.early_exit import tune_exit
 from sketchynet.stages.networks import read_embedder, read_selector
 from sketchynet.stages.rules import stroke_features, tune_rule
 from sketchynet.stages.run_folder import RunFolder
+from sketchynet.stages.search_head import searched
 from sketchynet.stages.selector import Validation, choose_read, pick, query_flops, shifted
 from sketchynet.stages.systems import (
     System,
@@ -72,7 +73,7 @@ def evaluate(task: Task, folder: RunFolder, *, split: int = TEST, device: str = 
     ranks: dict[str, np.ndarray] = {}
     systems: list[System] = []
     if all(checkpoint.is_complete(folder.final(folder.teacher(m))) for m in range(recipe.teacher.members)):
-        network, size = full_network(recipe, folder).to(device), recipe.teacher.canvas
+        network, size = full_network(recipe, folder, searching=True).to(device), recipe.teacher.canvas
         ranks["full"] = task.answers(network, split, (size,), (size,)).ranks
         systems.append(full_system(network, ranks["full"][:, 0], size))
     if checkpoint.is_complete(folder.final("direct")):
@@ -103,7 +104,7 @@ def evaluate(task: Task, folder: RunFolder, *, split: int = TEST, device: str = 
 
 
 def _network(task: Task, folder: RunFolder, name: str, device: str) -> Embedder:
-    network = read_embedder(folder.final(name)).to(device)
+    network = read_embedder(searched(task.recipe, folder, name)).to(device)
     return fold_grey_stem(network) if task.recipe.evaluation.grey_stem else network
 
 

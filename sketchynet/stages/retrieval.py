@@ -24,6 +24,7 @@ from sketchynet.stages.ranks import ranks_of, validation_score
 from sketchynet.stages.rewards import Judge, RolloutWorker
 from sketchynet.stages.run_folder import RunFolder
 from sketchynet.stages.runtime import FrozenStudents, Runtime, agreed, spread
+from sketchynet.stages.search_head import searched
 from sketchynet.stages.stored_gallery import GalleryExamples, new_gallery_student
 from sketchynet.stages.task import TRAIN, Answers
 from sketchynet.stages.teacher import full_network
@@ -217,7 +218,7 @@ class Retrieval:
         recipe = self.recipe
         judges, sizes = [], recipe.student.gallery_sizes
         for name, rewarded, photos in zip(folds.judges, folds.rewarded, folds.galleries, strict=True):
-            judge = read_embedder(folder.final(name))
+            judge = read_embedder(searched(recipe, folder, name))
             galleries = embed_galleries(judge, self.pairs, photos, sizes)
             judges.append(Judge(judge, rewarded, photos, tuple(galleries[size] for size in sizes)))
         return RolloutWorker(

@@ -12,6 +12,9 @@ from sketchynet.storage import can_reach, is_local, storage_place
 TEACHER_EMBEDDINGS = "teacher-embeddings"
 """Name of the stage that asks the finished full network about all training examples."""
 
+SEARCH = "search"
+"""Folder, in that of a stage, of its network with the search head."""
+
 
 @dataclass(frozen=True)
 class RunFolder:
@@ -54,6 +57,10 @@ class RunFolder:
     def final(self, name: str) -> Path:
         """The finished checkpoint of a stage."""
         return self.kept / name / "final"
+
+    def search(self, name: str) -> Path:
+        """The finished network of a stage with its search head."""
+        return self.kept / name / SEARCH
 
     def result(self, name: str) -> Path:
         """What a finished stage leaves: its final checkpoint, or the full network's answers themselves."""

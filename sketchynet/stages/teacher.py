@@ -11,6 +11,7 @@ from sketchynet.stages.embedding import EmbeddingNetwork
 from sketchynet.stages.networks import read_full_network
 from sketchynet.stages.run_folder import RunFolder
 from sketchynet.stages.runtime import Runtime
+from sketchynet.stages.search_head import searched
 from sketchynet.stages.task import Task
 from sketchynet.stages.training import TrainingStage, train_network
 
@@ -47,7 +48,8 @@ def train_member(
     train_network(stage, runtime, folder.stage(name))
 
 
-def full_network(recipe: Recipe, folder: RunFolder) -> EmbeddingNetwork:
-    """The trained full network of a run, in evaluation mode."""
-    members = [folder.final(folder.teacher(m)) for m in range(recipe.teacher.members)]
+def full_network(recipe: Recipe, folder: RunFolder, *, searching: bool = False) -> EmbeddingNetwork:
+    """The trained full network of a run, in evaluation mode: as students learn from it, or as it is searched with."""
+    names = map(folder.teacher, range(recipe.teacher.members))
+    members = [searched(recipe, folder, name) if searching else folder.final(name) for name in names]
     return read_full_network(members, flip=recipe.teacher.flip)

@@ -19,6 +19,7 @@ from sketchynet.stages.allocator import keep_freed_memory
 from sketchynet.stages.folds import Folds, fold_name
 from sketchynet.stages.run_folder import TEACHER_EMBEDDINGS, RunFolder
 from sketchynet.stages.runtime import Runtime, agreed
+from sketchynet.stages.search_head import add_search_head
 from sketchynet.stages.student import Student, train_student
 from sketchynet.stages.task import TRAIN, task_of
 from sketchynet.stages.teacher import train_member
@@ -93,7 +94,9 @@ def train_networks(names: Collection[str], runtime: Runtime, *, recipe: Recipe, 
             f"worker {runtime.rank} on {socket.gethostname()} does not see {run.recipe}: the run must lie on storage "
             "that all machines share; give such a folder as --output, or a URL as --storage"
         )
-    task = task_of(recipe, places.load(recipe, progress=False))
+    data = places.load(recipe, progress=False)
+    task = task_of(recipe, data)
+    teacher, student = recipe.teacher, recipe.student
     members = {run.teacher(member): member for member in range(recipe.teacher.members)}
     students = _students(recipe, task.folds(), run)
     taught = any(students[name].distilled for name in names if name in students)
@@ -101,11 +104,32 @@ def train_networks(names: Collection[str], runtime: Runtime, *, recipe: Recipe, 
         raise InputError(f"{run.root} has no finished teacher to distil from; run --stage teacher first")
     for name in names:
         if name in members:
-            train_member(members[name], task, runtime, run, sketches=task.indices(TRAIN), weights=places.weights)
+            fitted = task.indices(TRAIN)
+            train_member(members[name], task, runtime, run, sketches=fitted, weights=places.weights)
         elif name == TEACHER_EMBEDDINGS:
             task.store_teacher(runtime, run)
+            continue
         else:
+            fitted = students[name].sketches
             train_student(students[name], task, runtime, run, weights=places.weights)
+        if recipe.search.head and isinstance(data, PairedSet):
+            add_search_head(
+                recipe,
+                data,
+                runtime,
+                run,
+                name,
+                sketches=fitted,
+                canvases=(teacher.canvas,) if name in members else student.canvases,
+                photo_sizes=(teacher.canvas,) if name in members else student.gallery_sizes,
+                mirrored=name in members and teacher.flip,
+            )
+
+
+def is_trained(recipe: Recipe, run: RunFolder, name: str) -> bool:
+    """Whether a run has all that :func:`train_networks` makes of one of the :func:`planned_networks`."""
+    headed = recipe.search.head and name != TEACHER_EMBEDDINGS
+    return checkpoint.is_complete(run.result(name)) and (not headed or checkpoint.is_complete(run.search(name)))
 
 
 def _students(recipe: Recipe, folds: Folds, run: RunFolder) -> dict[str, Student]:

@@ -1,0 +1,159 @@
+"""The search head of a trained network, computed from the training pairs that it was fitted on.
+
+Shapes: N training sketches, each beside its photo, P photo sizes, C size of the network's own embedding, D of the whitened one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from sketchynet import checkpoint
+from sketchynet.config import Recipe, SearchConfig
+from sketchynet.data.pairs import PairedSet
+from sketchynet.models import Embedder, SearchHead
+from sketchynet.raster import rasterize
+from sketchynet.stages.batches import clean_photos
+from sketchynet.stages.distillation import principal_directions
+from sketchynet.stages.embedding import in_chunks
+from sketchynet.stages.networks import read_embedder
+from sketchynet.stages.run_folder import RunFolder
+from sketchynet.stages.runtime import Report, Runtime, agreed, spread
+
+_DRAWN = 4207
+
+
+def searched(recipe: Recipe, folder: RunFolder, name: str) -> Path:
+    """The checkpoint of a network as it is searched with: the trained one, or that with its search head."""
+    return folder.search(name) if recipe.search.head else folder.final(name)
+
+
+def add_search_head(
+    recipe: Recipe,
+    pairs: PairedSet,
+    runtime: Runtime,
+    folder: RunFolder,
+    name: str,
+    *,
+    sketches: np.ndarray,
+    canvases: Sequence[int],
+    photo_sizes: Sequence[int],
+    mirrored: bool = False,
+) -> None:
+    """Writes a finished network once more, with its search head, to ``folder.search(name)``; skipped where it lies there.
+
+    Args:
+        sketches: int64, those that the network was fitted on.
+        canvases: at which it is searched with; of several that share a photo size, each takes its part of the sketches.
+        photo_sizes: the size of the photos for each canvas.
+        mirrored: whether it is asked about mirror images too.
+    """
+    target = folder.search(name)
+    if agreed(runtime, checkpoint.is_complete(target)):
+        return
+    network = read_embedder(folder.final(name)).to(runtime.device)
+    settings = recipe.search
+    rows = sketches
+    if len(rows) > settings.sketches:
+        generator = np.random.default_rng([recipe.seed, _DRAWN])
+        rows = np.sort(generator.choice(rows, settings.sketches, replace=False))
+    runtime.report(Report(name, "notice", payload={"text": f"{name}: search head from {len(rows)} training sketches"}))
+    sizes = sorted(set(photo_sizes))
+    sides = (False, True) if mirrored else (False,)
+    shown: list[list[torch.Tensor]] = [[], []]
+    for size in sizes:
+        own = [canvas for canvas, other in zip(canvases, photo_sizes, strict=True) if other == size]
+        for table, embed in zip(shown, (_sketches(network, pairs, own), _photos(network, pairs, size)), strict=True):
+            table.append(torch.cat([_embedded(runtime, rows, embed, side) for side in sides]))
+    if runtime.rank == 0:
+        network.add_search_head(search_head(torch.stack(shown[0]), torch.stack(shown[1]), sizes, settings))
+        checkpoint.write_checkpoint(target, network=network.state_dict(), config=network.config, metrics={})
+    runtime.barrier()
+
+
+_Embed = Callable[[np.ndarray, bool], torch.Tensor]
+"""Sketch numbers, and whether mirrored: float32 (n, C)."""
+
+
+def _embedded(runtime: Runtime, rows: np.ndarray, embed: _Embed, mirrored: bool) -> torch.Tensor:
+    return torch.cat([found for _, (found,) in spread(runtime, rows, lambda own: (embed(own, mirrored),))])
+
+
+def _sketches(network: Embedder, pairs: PairedSet, canvases: list[int]) -> _Embed:
+    """Each sketch at one of some canvases: which one depends on its number alone, however the work is divided."""
+
+    def embed(rows: np.ndarray, mirrored: bool) -> torch.Tensor:
+        result: torch.Tensor | None = None
+        for place, canvas in enumerate(canvases):
+            mine = np.flatnonzero(rows % len(canvases) == place)
+
+            def chunk(part: np.ndarray, device: torch.device, mine=mine, canvas=canvas) -> tuple[torch.Tensor]:
+                drawn = torch.from_numpy(rasterize(pairs.sketches.select(rows[mine[part]]), canvas))
+                return (network.embed_sketches((drawn.flip(2) if mirrored else drawn).to(device)),)
+
+            found = in_chunks(network, len(mine), chunk)[0]
+            result = found.new_zeros(len(rows), found.shape[1]) if result is None else result
+            result[torch.from_numpy(mine)] = found
+        assert result is not None
+        return result
+
+    return embed
+
+
+def _photos(network: Embedder, pairs: PairedSet, size: int) -> _Embed:
+    """The photo of each sketch."""
+
+    def embed(rows: np.ndarray, mirrored: bool) -> torch.Tensor:
+        photos, place = np.unique(pairs.sketch_photo[rows], return_inverse=True)
+
+        def chunk(part: np.ndarray, device: torch.device) -> tuple[torch.Tensor]:
+            images = clean_photos(pairs, photos[part], size)
+            return (network.embed_photos((images.flip(2) if mirrored else images).to(device)),)
+
+        return in_chunks(network, len(photos), chunk)[0][torch.from_numpy(place)]
+
+    return embed
+
+
+def search_head(
+    sketches: torch.Tensor, photos: torch.Tensor, photo_sizes: Sequence[int], settings: SearchConfig
+) -> SearchHead:
+    """The head for pairs embedded at every photo size.
+
+    The whitening is the symmetric root of the inverse of the mean second moment of (sketch − photo), shrunk, about the
+    mean of all; one for all sizes. Behind it the principal directions of the rows at unit length are kept.
+
+    Args:
+        sketches: float32 (P, N, C), training sketches.
+        photos: float32 (P, N, C), the photo of each.
+    """
+    channels = sketches.shape[2]
+    rows = torch.cat([sketches, photos], dim=1).reshape(-1, channels).double()
+    mean, weight = torch.zeros(channels, dtype=torch.float64), torch.eye(channels, dtype=torch.float64)
+    if settings.whitening is not None:
+        mean = rows.mean(dim=0)
+        differences = (sketches - photos).reshape(-1, channels).double()
+        moment = differences.T @ differences / len(differences)
+        moment += settings.whitening * moment.diagonal().mean() * torch.eye(channels, dtype=torch.float64)
+        values, vectors = torch.linalg.eigh(moment)
+        # A direction in which no pair differs at all has no variance to divide by.
+        weight = vectors @ torch.diag(values.clamp(min=1e-12 * float(values.max())).rsqrt()) @ vectors.T
+    if settings.dimensions is not None and settings.dimensions < channels:
+        weight = weight @ principal_directions(F.normalize((rows - mean) @ weight, dim=1), settings.dimensions)
+    head = SearchHead(
+        channels,
+        dimensions=weight.shape[1],
+        photo_sizes=photo_sizes,
+        sketches=sketches.shape[1],
+        neighbours=settings.neighbours,
+    )
+    with torch.no_grad():
+        head.whitening.weight.copy_(weight.T)
+        head.whitening.bias.copy_(-(mean @ weight))
+        if settings.neighbours:
+            head.bank.copy_(head(sketches.reshape(-1, channels)).reshape(head.bank.shape))
+    return head
