@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from small import ALIKE, small_pairs, small_recipe
+
+from sketchynet import checkpoint
+from sketchynet.config import Recipe, SearchConfig
+from sketchynet.experiments.sharing import borrow_stages, needed_stages, stage_keys
+from sketchynet.raster import rasterize
+from sketchynet.stages.batches import clean_photos
+from sketchynet.stages.networks import read_embedder
+from sketchynet.stages.retrieval import Retrieval
+from sketchynet.stages.run_folder import RunFolder
+from sketchynet.stages.runtime import LocalRuntime
+from sketchynet.stages.search_head import add_search_head, search_head, searched
+from sketchynet.stages.task import TRAIN
+from sketchynet.stages.train import is_trained
+
+_ALL = SearchConfig(head=True, whitening=0.0, dimensions=None, neighbours=0)
+
+
+def _pairs_of(count: int, channels: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Photos (1, N, C) and sketches that differ from them, much in the first direction and little in the last."""
+    generator = torch.Generator().manual_seed(0)
+    photos = torch.randn(count, channels, generator=generator) + 2.0
+    sketches = photos + torch.randn(count, channels, generator=generator) * torch.linspace(3.0, 0.1, channels)
+    return sketches[None], photos[None]
+
+
+def test_whitened_pairs_differ_alike_in_all_directions() -> None:
+    sketches, photos = _pairs_of(500, 6)
+    layer = search_head(sketches, photos, [32], _ALL).whitening
+    differences = (layer(sketches) - layer(photos))[0].double()
+    torch.testing.assert_close(differences.T @ differences / 500, torch.eye(6, dtype=torch.float64), atol=1e-4, rtol=0)
+    torch.testing.assert_close(layer(torch.cat([sketches, photos], dim=1)).mean(dim=1), torch.zeros(1, 6), atol=1e-4, rtol=0)
+
+
+def test_shrinkage_and_kept_directions_beside_numpy() -> None:
+    sketches, photos = _pairs_of(200, 6)
+    head = search_head(sketches, photos, [32], _ALL.model_copy(update={"whitening": 0.5, "dimensions": 4}))
+    differences = (sketches - photos)[0].double().numpy()
+    moment = differences.T @ differences / 200
+    values, vectors = np.linalg.eigh(moment + 0.5 * np.trace(moment) / 6 * np.eye(6))
+    white = vectors / np.sqrt(values) @ vectors.T
+    rows = torch.cat([sketches, photos], dim=1)[0].double().numpy()
+    moved = (rows - rows.mean(axis=0)) @ white
+    moved /= np.linalg.norm(moved, axis=1, keepdims=True)
+    kept = np.linalg.eigh(moved.T @ moved)[1][:, -4:]
+    expected = (rows - rows.mean(axis=0)) @ white @ kept
+    expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+    found = head(torch.from_numpy(rows).float()).double().numpy()
+    np.testing.assert_allclose(found @ found.T, expected @ expected.T, atol=1e-5)  # directions have no sign of their own
+
+
+def test_a_photo_that_is_near_everything_is_held_back() -> None:
+    settings = SearchConfig(head=True, whitening=None, dimensions=None, neighbours=2, sketches=2)
+    common, first, second = torch.eye(3)
+    drawings = F.normalize(torch.stack([common + 0.5 * first, common + 0.5 * second]), dim=1)
+    photos = F.normalize(torch.stack([common + 0.05 * first, 0.45 * common + first]), dim=1)
+    assert torch.cdist(drawings[:1], photos).argmin() == 0  # the common photo, not the one with what was drawn
+    head = search_head(drawings[None], photos[None], [32], settings)
+    assert torch.cdist(head.of_sketches(head(drawings[:1])), head.of_photos(head(photos), 32)).argmin() == 1
+
+
+def _run(folder: Path, *changes: str) -> tuple[Recipe, RunFolder]:
+    """A run whose student has random weights."""
+    recipe = small_recipe(*ALIKE, "search.head=true", "search.dimensions=8", "search.neighbours=3", *changes)
+    run = RunFolder(folder)
+    torch.manual_seed(0)
+    network = Retrieval(recipe, small_pairs()).new_network(recipe.student.network, (16, 32), None)
+    for name in ("student", "teacher-0"):
+        checkpoint.write_checkpoint(run.final(name), network=network.state_dict(), config=network.config, metrics={})
+    return recipe, run
+
+
+def _add(recipe: Recipe, run: RunFolder, name: str = "student", **options: bool) -> None:
+    fitted, sizes = small_pairs().sketch_indices(TRAIN), recipe.student.gallery_sizes
+    add_search_head(
+        recipe, small_pairs(), LocalRuntime(), run, name,
+        sketches=fitted, canvases=recipe.student.canvases, photo_sizes=sizes, **options,
+    )  # fmt: skip
+
+
+def test_the_bank_holds_the_training_sketches_at_the_canvases_of_each_gallery(tmp_path: Path) -> None:
+    recipe, run = _run(tmp_path, "student.photo_sizes=[16, 32]")
+    _add(recipe, run)
+    network, pairs = read_embedder(searched(recipe, run, "student")), small_pairs()
+    plain, fitted = read_embedder(run.final("student")), small_pairs().sketch_indices(TRAIN)
+    assert network.search_head is not None and network.search_head.photo_sizes == (16, 32)
+    for place, canvas in enumerate((16, 32)):
+        with torch.no_grad():
+            drawn = torch.from_numpy(rasterize(pairs.sketches.select(fitted), canvas))
+            expected = network.search_head(plain.embed_sketches(drawn))
+        torch.testing.assert_close(network.search_head.bank[place], expected, atol=1e-5, rtol=1e-4)
+    assert network.embed_photos(clean_photos(pairs, np.array([0]), 16)).shape == (1, 9)
+
+
+def test_canvases_that_share_photos_share_the_sketches_out(tmp_path: Path) -> None:
+    recipe, run = _run(tmp_path, "search.sketches=12")
+    _add(recipe, run)
+    _add(recipe, run, "teacher-0", mirrored=True)
+    student, member = (read_embedder(searched(recipe, run, name)).search_head for name in ("student", "teacher-0"))
+    assert student is not None and member is not None
+    assert student.bank.shape == (1, 12, 8) and member.bank.shape == (1, 24, 8)
+
+
+def test_a_head_is_made_once_and_never_borrowed(tmp_path: Path) -> None:
+    recipe, run = _run(tmp_path / "first", "selector.train=false", "student.direct=false")
+    assert not is_trained(recipe, run, "student")
+    _add(recipe, run)
+    assert is_trained(recipe, run, "student")
+    written = (run.search("student") / "network.safetensors").stat().st_mtime_ns
+    _add(recipe, run)
+    assert (run.search("student") / "network.safetensors").stat().st_mtime_ns == written
+    other, changed = RunFolder(tmp_path / "second"), recipe.model_copy(update={"search": SearchConfig()})
+    keys = [stage_keys(r) for r in (recipe, changed)]
+    assert keys[0]["student"] == keys[1]["student"] and keys[0]["selector"] != keys[1]["selector"]
+    borrow_stages(needed_stages(changed, teacher=True), other, [(run, recipe)])
+    assert other.final("student").exists() and not other.search("student").exists()
+    assert searched(changed, other, "student") == other.final("student") and is_trained(changed, other, "student")
+
+
+def test_a_head_needs_photos_of_the_students_own() -> None:
+    with pytest.raises(Exception, match=r"search\.head needs student\.gallery = own"):
+        small_recipe("search.head=true")
+    with pytest.raises(Exception, match="neighbours = 5 is more than the 4 sketches"):
+        small_recipe(*ALIKE, "search.neighbours=5", "search.sketches=4")
