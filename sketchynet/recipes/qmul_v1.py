@@ -157,11 +157,17 @@ def qmul_v1_stride16() -> Recipe:
 
 
 def qmul_v1_search() -> Recipe:
-    """`qmul_v1_stride16`, the same networks, with a search head behind each."""
-    return qmul_v1_stride16().model_copy(
+    """`qmul_v1_stride16` with a search head behind each network, and a student that starts from its weights.
+
+    Behind a head a network that was trained for longer is the worse one, so that what a member brings is lost.
+    """
+    base = qmul_v1_stride16()
+    distillation = base.student.distillation.model_copy(update={"start": "weights"})
+    return base.model_copy(
         update={
             "name": "qmul_v1_search",
             "description": "qmul_v1_stride16 searched through whitened embeddings, corrected for photos near everything",
+            "student": base.student.model_copy(update={"distillation": distillation}),
             "search": SearchConfig(head=True),
         }
     )
