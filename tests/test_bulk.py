@@ -19,10 +19,11 @@ from sketchynet.data.collection import list_photos
 from sketchynet.data.embeddings import EmbeddingSet, ShardFolder
 from sketchynet.data.sources import load_pairs
 from sketchynet.errors import InputError
+from sketchynet.models import SearchHead
 from sketchynet.ops import match_rank, nearest
 from sketchynet.stages.bulk import find_network
 from sketchynet.stages.embedding import embed_photos
-from sketchynet.stages.networks import new_embedder
+from sketchynet.stages.networks import new_embedder, read_embedder
 
 SVG = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 9 9"><path d="M1 1 L8 5 L3 8"/></svg>'
 
@@ -107,6 +108,23 @@ def test_a_gallery_for_each_canvas_is_asked_for_by_its_size(run: Path, tmp_path:
     values["student"]["photo_sizes"] = [24, 24]
     (tmp_path / "run" / "recipe.json").write_text(json.dumps(values))
     assert find_network(tmp_path / "run").photos.size == 24
+
+
+def test_photos_are_embedded_with_the_search_head(run: Path, catalogue: Path, tmp_path: Path) -> None:
+    values = json.loads((run / "recipe.json").read_text())
+    values["student"]["gallery"] = "own"
+    values["search"]["head"] = True
+    shutil.copytree(run, tmp_path / "run")
+    (tmp_path / "run" / "recipe.json").write_text(json.dumps(values))
+    network = read_embedder(run / "student" / "final")
+    network.add_search_head(SearchHead(network.dim, dimensions=5, photo_sizes=(32,), sketches=4, neighbours=2))
+    checkpoint.write_checkpoint(tmp_path / "run" / "student" / "search", network=network.state_dict(), config=network.config, metrics={})
+    made = embed_collection(tmp_path / "run", str(catalogue / "photos"), str(tmp_path / "out"))
+    found = EmbeddingSet(tmp_path / "out")
+    assert made["embedded"] == 40 and found.dim == 6 and (found[:][:, 5] == 1.0).all()  # near no sketch of an empty bank
+    with pytest.raises(InputError, match="photos of 24 pixels.* of 32 pixels"):
+        embed_collection(tmp_path / "run", str(catalogue / "photos"), str(tmp_path / "other"), photo_size=24)
+    assert not list((tmp_path / "other").glob("*.npy"))
 
 
 def test_an_interrupted_one_goes_on_and_finished_shards_stay(run: Path, catalogue: Path, expected, tmp_path: Path) -> None:
