@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,10 @@ import torch.nn.functional as F
 from small import ALIKE, small_pairs, small_recipe
 
 from sketchynet import checkpoint
+from sketchynet.cli import main
 from sketchynet.config import Recipe, SearchConfig
 from sketchynet.experiments.sharing import borrow_stages, needed_stages, stage_keys
+from sketchynet.flops import count_parameters, embedder_flops
 from sketchynet.raster import rasterize
 from sketchynet.stages.batches import clean_photos
 from sketchynet.stages.networks import read_embedder
@@ -18,7 +21,7 @@ from sketchynet.stages.retrieval import Retrieval
 from sketchynet.stages.run_folder import RunFolder
 from sketchynet.stages.runtime import LocalRuntime
 from sketchynet.stages.search_head import add_search_head, search_head, searched
-from sketchynet.stages.task import TRAIN
+from sketchynet.stages.task import TEST, TRAIN
 from sketchynet.stages.train import is_trained
 
 _ALL = SearchConfig(head=True, whitening=0.0, dimensions=None, neighbours=0)
@@ -130,3 +133,20 @@ def test_a_head_needs_photos_of_the_students_own() -> None:
         small_recipe("search.head=true")
     with pytest.raises(Exception, match="neighbours = 5 is more than the 4 sketches"):
         small_recipe(*ALIKE, "search.neighbours=5", "search.sketches=4")
+
+
+def test_a_run_searches_through_the_heads_of_all_its_networks(tmp_path: Path) -> None:
+    recipe = small_recipe(*ALIKE, "search.head=true", "search.dimensions=8", "search.neighbours=3", "selector.folds=2")
+    (tmp_path / "small.json").write_text(recipe.model_dump_json())
+    train = ["--output", str(tmp_path / "run"), "--track", "jsonl", "--threads", "1"]
+    assert main(["train", str(tmp_path / "small.json"), *train]) == 0
+    run = RunFolder(tmp_path / "run")
+    for name in ("teacher-0", "direct", "student", "fold-0", "fold-1"):
+        assert is_trained(recipe, run, name) and (run.search(name) / "network.safetensors").exists()
+    plain, headed = (read_embedder(folder) for folder in (run.final("student"), run.search("student")))
+    summary = json.loads(run.evaluation.read_text())
+    figures = summary["systems"]["v1@32"]["all"]
+    assert headed.dim == 9 and figures["parameters"] == count_parameters(plain) + 8 * (plain.dim + 1)
+    assert figures["gflops"] == pytest.approx(embedder_flops(headed, 32) / 1e9)
+    ranks = Retrieval(recipe, small_pairs()).answers(headed, TEST, (16, 32), recipe.student.gallery_sizes).ranks
+    assert [query["ranks"] for query in summary["queries"]] == ranks.tolist()
