@@ -49,7 +49,7 @@ def _register(options: argparse.Namespace) -> None:
     run = existing_run(str(options.folder), None)
     summary = read_summary(run.root / SUMMARY_NAME)
     finals = {"student": searched(summary.recipe, run, "student"), "selector": run.final("selector")}
-    parts = {f"{name}/final": final for name, final in finals.items() if checkpoint.is_complete(final)}
+    parts = {f"{name}/{final.name}": final for name, final in finals.items() if checkpoint.is_complete(final)}
     tags = {"recipe": summary.recipe.name, "seed": str(summary.seed), "run": summary.run_id}
     print(
         register_model(

@@ -252,13 +252,13 @@ class SearchConfig(Section):
 
     head: bool = False
     """Whether there is one (ours); without, embeddings are searched as they were trained."""
-    whitening: Annotated[float, Field(ge=0)] | None = 1.0
+    whitening: Annotated[float, Field(gt=0)] | None = 1.0
     """Shrinkage of the whitening: the mean variance, so many times, is added to the differences between sketches and their
     photos in every direction. null keeps all directions as they are."""
     dimensions: Positive | None = 256
     """Principal directions that are kept of the whitened embedding; null keeps all."""
     neighbours: Annotated[int, Field(ge=0)] = 10
-    """Training sketches that say how much a photo lies near everything; 0 for none."""
+    """Training sketches, at most as many as there are, that say how much a photo lies near everything; 0 for none."""
     sketches: Annotated[int, Field(ge=2)] = 1024
     """Training sketches, drawn at random, from which the head is computed."""
 

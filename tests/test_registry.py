@@ -13,9 +13,10 @@ from summaries import summary_values
 from sketchynet import checkpoint
 from sketchynet.cli import main
 from sketchynet.config import parse_recipe
-from sketchynet.models import CanvasSelector, Embedder
+from sketchynet.models import CanvasSelector, Embedder, SearchHead
 from sketchynet.results.card import model_card
 from sketchynet.results.summary import SUMMARY_NAME, Summary
+from sketchynet.stages.bulk import find_network
 from sketchynet.stages.networks import read_embedder
 from sketchynet.stages.run_folder import RunFolder
 from sketchynet.tracking import make_tracker
@@ -61,6 +62,28 @@ def test_a_run_becomes_one_version_with_its_card(tmp_path: Path, capsys: pytest.
     assert main(command) == 0 and "was registered before as version 1" in capsys.readouterr().out
     assert main([*command, "--name", "shoes"]) == 0 and "version 1 of 'shoes'" in capsys.readouterr().out
     assert len(client.search_model_versions()) == 2
+
+
+def test_what_is_registered_is_searched_through_its_head(tmp_path: Path) -> None:
+    pytest.importorskip("mlflow", reason="the extra 'tracking' is not installed")
+    from mlflow import MlflowClient
+
+    run = finished_run(tmp_path / "run")
+    for path in (run.recipe, run.root / SUMMARY_NAME):
+        values = json.loads(path.read_text())
+        recipe = values.get("recipe", values)
+        recipe["search"]["head"], recipe["student"]["gallery"] = True, "own"
+        checkpoint.write_json(path, values)
+    network = read_embedder(run.final("student"))
+    network.add_search_head(SearchHead(network.dim, dimensions=5, photo_sizes=(32,), sketches=4, neighbours=2))
+    checkpoint.write_checkpoint(run.search("student"), network=network.state_dict(), config=network.config, metrics={})
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    assert main(["track", "register", str(run.root), "--tracking-uri", uri]) == 0
+    client = MlflowClient(tracking_uri=uri)
+    [version] = client.search_model_versions("name = 'tiny'")
+    assert "`student/search`" in version.description
+    fetched = Path(client.download_artifacts(version.run_id, "model", str(tmp_path)))
+    assert find_network(fetched).network.dim == 6
 
 
 def test_what_cannot_be_registered_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -193,8 +193,9 @@ class Classifier(Embedder):
 class Ensemble(nn.Module):
     """Several embedders as one: unit-length member embeddings joined and scaled to unit length again.
 
-    Distances therefore lie in [0, 2]. Members with a search head are joined as they are compared. With `flip` every member embeds the image and its mirror image, and both
-    are joined: sketch and photo are compared as they are and mirrored, never one against the other's mirror.
+    Distances therefore lie in [0, 2], unless members have search heads: these are joined as they are compared, so that
+    squared distances are the members' means. With `flip` every member embeds the image and its mirror image, and both are
+    joined: sketch and photo are compared as they are and mirrored, never one against the other's mirror.
     """
 
     def __init__(self, members: Sequence[Embedder], flip: bool = False) -> None:

@@ -77,6 +77,11 @@ def _one_size(base: Recipe) -> tuple[str, ...]:
     return () if base.student.photo_sizes is None else ("student.photo_sizes=null",)
 
 
+def _no_head(base: Recipe) -> tuple[str, ...]:
+    """The change that takes the search heads away, where the base recipe has them."""
+    return ("search.head=false",) if base.search.head else ()
+
+
 def _distillation(base: Recipe) -> Experiment:
     shares = (0.0, 0.25, 0.5, 0.75)
     swept = tuple(
@@ -112,8 +117,8 @@ def _rivals(base: Recipe) -> Experiment:
 
 def _galleries(base: Recipe) -> Experiment:
     variants = (
-        Variant("its own", _PAPER),
-        Variant("the full network's", ("student.gallery=full", *_one_size(base), _FROM_WEIGHTS, *_STUDENT_ALONE)),
+        Variant("its own", (*_no_head(base), *_PAPER)),
+        Variant("the full network's", ("student.gallery=full", *_no_head(base), *_one_size(base), _FROM_WEIGHTS, *_STUDENT_ALONE)),
     )
     question = "Whose photo embeddings should the student's queries be compared with?"
     return Experiment("galleries", question, base, variants, variants[0].name, "same")

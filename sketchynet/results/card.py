@@ -55,7 +55,7 @@ the queries of this one seed: another seed differs by more than they say.
 
 ## Use
 
-The folder is laid out as a run: `recipe.json`, `student/final`{", `selector/final`" if selects else ""}. Weights are safetensors; nothing in it
+The folder is laid out as a run: `recipe.json`, `student/{'search' if recipe.search.head else 'final'}`{", `selector/final`" if selects else ""}. Weights are safetensors; nothing in it
 executes code.{use}
 
 ## Limits

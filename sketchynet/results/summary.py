@@ -217,10 +217,11 @@ def stage_seconds(rows: Iterable[Row]) -> dict[str, float]:
 
 
 def _validation(folder: RunFolder) -> dict[str, dict[str, float]]:
-    """Validation figures of the kept weights of every trained network, and of the picked policy."""
+    """Validation figures of every trained network as it is searched with, and of the picked policy."""
     found = {}
     for final in sorted(folder.kept.glob("*/final")):
-        metrics = checkpoint.read_checkpoint_json(final, "metrics")
+        headed = folder.search(final.parent.name)
+        metrics = checkpoint.read_checkpoint_json(headed if headed.exists() else final, "metrics")
         metrics = metrics.get("picked", metrics)
         found[final.parent.name] = {k: v for k, v in metrics.items() if isinstance(v, int | float)}
     return found

@@ -72,11 +72,12 @@ def evaluate(task: Task, folder: RunFolder, *, split: int = TEST, device: str = 
     student = _network(task, folder, "student", device)
     ranks: dict[str, np.ndarray] = {}
     systems: list[System] = []
-    if all(checkpoint.is_complete(folder.final(folder.teacher(m))) for m in range(recipe.teacher.members)):
+    members = map(folder.teacher, range(recipe.teacher.members))
+    if all(checkpoint.is_complete(searched(recipe, folder, member)) for member in members):
         network, size = full_network(recipe, folder, searching=True).to(device), recipe.teacher.canvas
         ranks["full"] = task.answers(network, split, (size,), (size,)).ranks
         systems.append(full_system(network, ranks["full"][:, 0], size))
-    if checkpoint.is_complete(folder.final("direct")):
+    if checkpoint.is_complete(searched(recipe, folder, "direct")):
         direct = _network(task, folder, "direct", device)
         ranks["direct"] = task.answers(direct, split, direct.canvases, photo_sizes).ranks
         systems += fixed_systems("direct", direct, ranks["direct"])

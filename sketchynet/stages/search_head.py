@@ -21,6 +21,7 @@ from sketchynet.stages.batches import clean_photos
 from sketchynet.stages.distillation import principal_directions
 from sketchynet.stages.embedding import in_chunks
 from sketchynet.stages.networks import read_embedder
+from sketchynet.stages.ranks import validation_score
 from sketchynet.stages.run_folder import RunFolder
 from sketchynet.stages.runtime import Report, Runtime, agreed, spread
 
@@ -71,7 +72,10 @@ def add_search_head(
             table.append(torch.cat([_embedded(runtime, rows, embed, side) for side in sides]))
     if runtime.rank == 0:
         network.add_search_head(search_head(torch.stack(shown[0]), torch.stack(shown[1]), sizes, settings))
-        checkpoint.write_checkpoint(target, network=network.state_dict(), config=network.config, metrics={})
+        network.to(runtime.device)
+        metrics = validation_score(network, pairs, canvases=tuple(canvases), photo_sizes=tuple(photo_sizes))
+        checkpoint.remove_partial(folder.stage(name))
+        checkpoint.write_checkpoint(target, network=network.state_dict(), config=network.config, metrics=metrics)
     runtime.barrier()
 
 
@@ -140,8 +144,7 @@ def search_head(
         moment = differences.T @ differences / len(differences)
         moment += settings.whitening * moment.diagonal().mean() * torch.eye(channels, dtype=torch.float64)
         values, vectors = torch.linalg.eigh(moment)
-        # A direction in which no pair differs at all has no variance to divide by.
-        weight = vectors @ torch.diag(values.clamp(min=1e-12 * float(values.max())).rsqrt()) @ vectors.T
+        weight = vectors @ torch.diag(values.rsqrt()) @ vectors.T
     if settings.dimensions is not None and settings.dimensions < channels:
         weight = weight @ principal_directions(F.normalize((rows - mean) @ weight, dim=1), settings.dimensions)
     head = SearchHead(
@@ -149,11 +152,11 @@ def search_head(
         dimensions=weight.shape[1],
         photo_sizes=photo_sizes,
         sketches=sketches.shape[1],
-        neighbours=settings.neighbours,
+        neighbours=min(settings.neighbours, sketches.shape[1]),
     )
     with torch.no_grad():
         head.whitening.weight.copy_(weight.T)
         head.whitening.bias.copy_(-(mean @ weight))
-        if settings.neighbours:
+        if head.neighbours:
             head.bank.copy_(head(sketches.reshape(-1, channels)).reshape(head.bank.shape))
     return head

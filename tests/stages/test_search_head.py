@@ -21,10 +21,10 @@ from sketchynet.stages.retrieval import Retrieval
 from sketchynet.stages.run_folder import RunFolder
 from sketchynet.stages.runtime import LocalRuntime
 from sketchynet.stages.search_head import add_search_head, search_head, searched
-from sketchynet.stages.task import TEST, TRAIN
+from sketchynet.stages.task import TEST, TRAIN, VALIDATION
 from sketchynet.stages.train import is_trained
 
-_ALL = SearchConfig(head=True, whitening=0.0, dimensions=None, neighbours=0)
+_ALL = SearchConfig(head=True, whitening=1e-9, dimensions=None, neighbours=0)
 
 
 def _pairs_of(count: int, channels: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -110,6 +110,20 @@ def test_canvases_that_share_photos_share_the_sketches_out(tmp_path: Path) -> No
     student, member = (read_embedder(searched(recipe, run, name)).search_head for name in ("student", "teacher-0"))
     assert student is not None and member is not None
     assert student.bank.shape == (1, 12, 8) and member.bank.shape == (1, 24, 8)
+
+
+def test_the_figures_on_validation_are_those_of_the_search(tmp_path: Path) -> None:
+    recipe, run = _run(tmp_path)
+    _add(recipe, run)
+    figures = checkpoint.read_checkpoint_json(run.search("student"), "metrics")
+    network, sizes = read_embedder(run.search("student")), recipe.student.gallery_sizes
+    ranks = Retrieval(recipe, small_pairs()).answers(network, VALIDATION, (16, 32), sizes).ranks
+    assert [figures[f"validation/acc1_{canvas}"] for canvas in (16, 32)] == pytest.approx((ranks == 1).mean(axis=0).tolist())
+
+
+def test_few_training_sketches_are_all_near(tmp_path: Path) -> None:
+    sketches, photos = _pairs_of(4, 6)
+    assert search_head(sketches, photos, [32], _ALL.model_copy(update={"neighbours": 10})).neighbours == 4
 
 
 def test_a_head_is_made_once_and_never_borrowed(tmp_path: Path) -> None:
