@@ -23,7 +23,6 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "qmul_v2": catalogue.qmul_v2,
     "sketchy": catalogue.sketchy,
     "sketchy_squeezenet": catalogue.sketchy_squeezenet,
-    "sketchy_search": catalogue.sketchy_search,
     "fscoco": catalogue.fscoco,
     "folder": catalogue.folder,
     "quickdraw": quickdraw.quickdraw,

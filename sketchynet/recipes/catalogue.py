@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sketchynet.config import AugmentationConfig, DataConfig, Recipe, SearchConfig
+from sketchynet.config import AugmentationConfig, DataConfig, Recipe
 from sketchynet.recipes.qmul_v1 import qmul_v1, qmul_v1_squeezenet
 
 
@@ -73,16 +73,6 @@ def sketchy_squeezenet() -> Recipe:
         augmentation=AugmentationConfig(),
         teacher=_changed(teacher, optimization=_changed(teacher.optimization, **batches)),
         student=_changed(student, optimization=_changed(student.optimization, **batches)),
-    )
-
-
-def sketchy_search() -> Recipe:
-    """`sketchy_squeezenet`, the same networks, with a search head behind each."""
-    return _changed(
-        sketchy_squeezenet(),
-        name="sketchy_search",
-        description="sketchy_squeezenet searched through whitened embeddings, corrected for photos near everything",
-        search=SearchConfig(head=True),
     )
 
 
