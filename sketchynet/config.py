@@ -252,15 +252,29 @@ class SearchConfig(Section):
 
     head: bool = False
     """Whether there is one (ours); without, embeddings are searched as they were trained."""
+    levels: tuple[Annotated[int, Field(ge=0)], ...] = ()
+    """Parts of the backbone, ascending, by their numbers from 0 (torchvision's ``features.N``), whose features are searched
+    beside the embedding; students and full network must have them. They are computed on the way to it, and whitened by
+    themselves."""
+    fields: Positive = 4
+    """Fields in width and in height over which a level is averaged."""
     whitening: Annotated[float, Field(gt=0)] | None = 1.0
     """Shrinkage of the whitening: the mean variance, so many times, is added to the differences between sketches and their
     photos in every direction. null keeps all directions as they are."""
     dimensions: Positive | None = 256
-    """Principal directions that are kept of the whitened embedding; null keeps all."""
+    """Principal directions that are kept of the whitened embedding, and of each whitened level; null keeps all."""
     neighbours: Annotated[int, Field(ge=0)] = 10
     """Training sketches, at most as many as there are, that say how much a photo lies near everything; 0 for none."""
     sketches: Annotated[int, Field(ge=2)] = 1024
     """Training sketches, drawn at random, from which the head is computed."""
+
+    @model_validator(mode="after")
+    def _levels_ascend(self) -> SearchConfig:
+        if list(self.levels) != sorted(set(self.levels)):
+            raise ValueError(f"levels must ascend without repetition, found {list(self.levels)}")
+        if self.levels and not self.head:
+            raise ValueError(f"levels {list(self.levels)} are read by a search head: set head = true, or levels = []")
+        return self
 
     @model_validator(mode="after")
     def _enough_sketches(self) -> SearchConfig:

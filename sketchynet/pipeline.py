@@ -35,7 +35,7 @@ from sketchynet.stages.networks import read_embedder
 from sketchynet.stages.rewards import in_chunks
 from sketchynet.stages.run_folder import RunFolder
 from sketchynet.stages.runtime import FrozenStudents, LocalRuntime, Report, Rollout, Runtime
-from sketchynet.stages.search_head import searched
+from sketchynet.stages.search_head import check_levels, searched
 from sketchynet.stages.selector import train_selector
 from sketchynet.stages.task import Task, task_of
 from sketchynet.stages.train import Places, is_trained, planned_networks, train_networks
@@ -150,8 +150,9 @@ def run_pipeline(recipe: Recipe, places: Places, execution: Execution) -> dict[s
     tracker = make_tracker(
         execution.track, folder.root, experiment=execution.experiment, uri=execution.tracking_uri
     )
-    # Before anything is written or spent: may the run be recorded, and is there a cluster for it?
+    # Before anything is written or spent: may the run be recorded, can it be searched, and is there a cluster for it?
     tracker.check()
+    check_levels(recipe)
     if execution.workers:
         from sketchynet.distributed.cluster import prepare_cluster
 

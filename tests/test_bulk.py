@@ -117,7 +117,7 @@ def test_photos_are_embedded_with_the_search_head(run: Path, catalogue: Path, tm
     shutil.copytree(run, tmp_path / "run")
     (tmp_path / "run" / "recipe.json").write_text(json.dumps(values))
     network = read_embedder(run / "student" / "final")
-    network.add_search_head(SearchHead(network.dim, dimensions=5, photo_sizes=(32,), sketches=4, neighbours=2))
+    network.add_search_head(SearchHead([network.dim], dimensions=[5], photo_sizes=(32,), sketches=4, neighbours=2))
     checkpoint.write_checkpoint(tmp_path / "run" / "student" / "search", network=network.state_dict(), config=network.config, metrics={})
     made = embed_collection(tmp_path / "run", str(catalogue / "photos"), str(tmp_path / "out"))
     found = EmbeddingSet(tmp_path / "out")

@@ -75,7 +75,7 @@ def test_what_is_registered_is_searched_through_its_head(tmp_path: Path) -> None
         recipe["search"]["head"], recipe["student"]["gallery"] = True, "own"
         checkpoint.write_json(path, values)
     network = read_embedder(run.final("student"))
-    network.add_search_head(SearchHead(network.dim, dimensions=5, photo_sizes=(32,), sketches=4, neighbours=2))
+    network.add_search_head(SearchHead([network.dim], dimensions=[5], photo_sizes=(32,), sketches=4, neighbours=2))
     checkpoint.write_checkpoint(run.search("student"), network=network.state_dict(), config=network.config, metrics={})
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     assert main(["track", "register", str(run.root), "--tracking-uri", uri]) == 0

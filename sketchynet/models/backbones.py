@@ -32,6 +32,17 @@ class Backbone(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.features(x)
 
+    def with_levels(
+        self, x: Tensor, levels: Sequence[int], read: Callable[[Tensor], Tensor]
+    ) -> tuple[Tensor, list[Tensor]]:
+        """The features, and what is read of those behind some of the `blocks`, given by their numbers from 0."""
+        found = []
+        for number, block in enumerate(self.blocks()):
+            x = block(x)
+            if number in levels:
+                found.append(read(x))  # at once: the next layer may work in place
+        return x, found
+
 
 def _initialise(network: nn.Module) -> None:
     # He initialisation, so that the deep networks without batch norm train from random weights too.
@@ -251,6 +262,24 @@ def build_backbone(name: str) -> Backbone:
     backbone = BACKBONES[known]()
     _initialise(backbone)
     return _until_stride(backbone, name, stride) if cut else backbone
+
+
+def level_channels(name: str, levels: Sequence[int]) -> list[int]:
+    """Channels behind some parts of a backbone, given by their numbers from 0.
+
+    Raises:
+        InputError: the backbone has no such part, or is not a sequence of parts.
+    """
+    if name.startswith("timm:"):
+        raise InputError(f"backbone {name!r} has no levels to read: choose one of {', '.join(BACKBONES)}")
+    with torch.device("meta"):  # shapes alone are computed
+        backbone = build_backbone(name).eval()
+        count = len(backbone.blocks())
+        for level in levels:
+            if not 0 <= level < count:
+                raise InputError(f"level {level} of backbone {name!r} does not exist: its parts are numbered 0 to {count - 1}")
+        _, found = backbone.with_levels(torch.zeros(1, 3, 256, 256), levels, lambda x: x[0, :, 0, 0])
+    return [len(channels) for channels in found]
 
 
 def _until_stride(whole: Backbone, name: str, stride: str) -> Backbone:

@@ -14,10 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sketchynet.errors import InputError
-from sketchynet.models.backbones import build_backbone
+from sketchynet.models.backbones import build_backbone, level_channels
 from sketchynet.models.inputs import grey_input, photo_input, sketch_input
 from sketchynet.models.norm import convert_norms, set_domain
-from sketchynet.models.pooling import build_pooling
+from sketchynet.models.pooling import build_pooling, fields
 from sketchynet.models.search_head import SearchHead
 
 CANVASES = (32, 64, 128, 256)
@@ -34,6 +34,7 @@ class Embedder(nn.Module):
         normalize: scale embeddings to unit length.
         projection: size of a linear layer behind the pooling; none by default, as in the paper.
         regressor: see `add_regressor`.
+        levels: options of `add_levels`, where it is to be called.
         search_head: options of the `SearchHead` behind all this, see `add_search_head`.
 
     `dim` is the embedding size D; `config` a plain dict, from which `build_from_config` builds its like.
@@ -49,6 +50,7 @@ class Embedder(nn.Module):
         normalize: bool = False,
         projection: int | None = None,
         regressor: int | None = None,
+        levels: Mapping[str, Any] | None = None,
         search_head: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
@@ -78,9 +80,14 @@ class Embedder(nn.Module):
         self.regressor: nn.Linear | None = None
         if regressor is not None:
             self.add_regressor(regressor)
+        self.parts: tuple[int, ...] = (self.dim,)
+        self.levels: tuple[int, ...] = ()
+        self.fields = 0
+        if levels is not None:
+            self.add_levels(**levels)
         self.search_head: SearchHead | None = None
         if search_head is not None:
-            self.add_search_head(SearchHead(self.dim, **search_head))
+            self.add_search_head(SearchHead(self.parts, **search_head))
 
     def add_regressor(self, size: int) -> None:
         """Adds a linear layer from the embedding to `size` values, for distilling by feature regression.
@@ -91,13 +98,32 @@ class Embedder(nn.Module):
         self.regressor = nn.Linear(self.dim, size)
         self.config["regressor"] = size
 
+    def add_levels(self, numbers: Sequence[int], fields: int) -> None:
+        """Joins to the embedding what lies behind some parts of the backbone, for a search head to read.
+
+        `parts` becomes the sizes of what is joined, `dim` their sum. A query pays nothing: these features are computed on the
+        way to the embedding.
+
+        Args:
+            numbers: of the parts, from 0, ascending.
+            fields: each part adds the averages of fields x fields fields of its features, at unit length.
+
+        Raises:
+            InputError: the backbone has no such parts.
+        """
+        channels = level_channels(str(self.config["backbone"]), numbers)
+        self.levels, self.fields = tuple(numbers), fields
+        self.parts = (self.dim, *(fields * fields * count for count in channels))
+        self.dim = sum(self.parts)
+        self.config["levels"] = {"numbers": list(numbers), "fields": fields}
+
     def add_search_head(self, head: SearchHead) -> None:
         """Adds the last step of the search, computed from training pairs; `dim` becomes that of its result.
 
         Networks are trained, distilled and started from without it.
         """
         self.search_head = head
-        self.dim = head.whitening.out_features + 1
+        self.dim = head.dim
         self.config["search_head"] = head.config
 
     def start_from(self, other: Embedder) -> None:
@@ -153,11 +179,15 @@ class Embedder(nn.Module):
         layout = torch.channels_last if channels_last else torch.contiguous_format
         image = image.to(dtype=stem.dtype, memory_format=layout)
         set_domain(self.backbone, domain)
-        features = self.backbone(image)
-        if features.dtype in (torch.bfloat16, torch.float16) and stem.dtype == torch.float32:
-            features = features.float()  # autocast: distances need the full precision
-        embedding = self.projection(self.pooling(features))
+        read: list[Tensor] = []
+        if self.levels:
+            features, read = self.backbone.with_levels(image, self.levels, lambda x: fields(x.to(stem.dtype), self.fields))
+        else:
+            features = self.backbone(image)
+        # Autocast: distances need the weights' full precision.
+        embedding = self.projection(self.pooling(features.to(stem.dtype)))
         embedding = F.normalize(embedding, dim=1) if self.normalize else embedding
+        embedding = torch.cat([embedding, *read], dim=1) if read else embedding
         return embedding if self.search_head is None else self.search_head(embedding)
 
 

@@ -33,6 +33,11 @@ class GeneralisedMean(nn.Module):
         return x.clamp(min=self.floor).pow(self.exponent).mean(dim=(2, 3)).pow(1.0 / self.exponent)
 
 
+def fields(x: Tensor, side: int) -> Tensor:
+    """What is where: the averages of side x side fields at unit length, (B, side² C)."""
+    return F.normalize(F.adaptive_avg_pool2d(x, side).flatten(1), dim=1)
+
+
 class LayoutPool(nn.Module):
     """What is there and where: the generalised mean beside the averages of the four quarters, (B, 5 C).
 
@@ -44,8 +49,7 @@ class LayoutPool(nn.Module):
         self.whole = GeneralisedMean()
 
     def forward(self, x: Tensor) -> Tensor:
-        quarters = F.adaptive_avg_pool2d(x, 2).flatten(1)
-        return torch.cat([F.normalize(self.whole(x), dim=1), F.normalize(quarters, dim=1)], dim=1)
+        return torch.cat([F.normalize(self.whole(x), dim=1), fields(x, 2)], dim=1)
 
 
 def build_pooling(name: str) -> nn.Module:

@@ -1,12 +1,13 @@
-"""The last step of an embedding that is searched: a whitening layer, and how much a photo lies near everything.
+"""The last step of an embedding that is searched: whitening layers, and how much a photo lies near everything.
 
-Both are computed from training pairs in closed form, after the training. A query pays for the whitening layer alone.
+Both are computed from training pairs in closed form, after the training. A query pays for the whitening alone.
 
-Shapes: B batch, C size of the network's own embedding, D of the whitened one, N training sketches, P photo sizes.
+Shapes: B batch, C size of what a network gives, in parts, D of the whitened embedding, N training sketches, P photo sizes.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,9 +21,9 @@ from sketchynet.errors import InputError
 class SearchHead(nn.Module):
     """Turns embeddings (B, C) into those that are compared by Euclidean distance, (B, D + 1).
 
-    The first D numbers are the whitened embedding at unit length (Mikolajczyk & Matas, ICCV 2007: directions in which a
-    sketch and its photo differ count less). The last is 0 for a sketch and √(1 + r) for a photo, where r is the mean
-    cosine of its nearest training sketches, so that
+    Each part of the embedding is whitened (Mikolajczyk & Matas, ICCV 2007: directions in which a sketch and its photo
+    differ count less) and scaled to the same length; together, at unit length, they are the first D numbers. The last is 0
+    for a sketch and √(1 + r) for a photo, where r is the mean cosine of its nearest training sketches, so that
 
         d² = 2 − 2 cos(sketch, photo) + 1 + r(photo)
 
@@ -30,8 +31,8 @@ class SearchHead(nn.Module):
     al., ICLR 2018). Without neighbours r is −1, and the last number 0 on both sides.
 
     Args:
-        channels: C.
-        dimensions: D, at most C.
+        channels: sizes of the parts, C together.
+        dimensions: what is kept of each part, at most its size; D together.
         photo_sizes: sides of photos in pixels that have a bank of training sketches each.
         sketches: N, rows of each bank.
         neighbours: training sketches whose cosine is averaged, at most N; 0 for none.
@@ -41,26 +42,37 @@ class SearchHead(nn.Module):
     """float32 (P, N, D): whitened training sketches, as they are searched among photos of each size."""
 
     def __init__(
-        self, channels: int, *, dimensions: int, photo_sizes: Sequence[int], sketches: int, neighbours: int
+        self,
+        channels: Sequence[int],
+        *,
+        dimensions: Sequence[int],
+        photo_sizes: Sequence[int],
+        sketches: int,
+        neighbours: int,
     ) -> None:
         super().__init__()
-        if not 0 < dimensions <= channels:
-            raise InputError(f"dimensions {dimensions} must lie in 1..{channels}, the size of the embedding")
+        for kept, size in zip(dimensions, channels, strict=True):
+            if not 0 < kept <= size:
+                raise InputError(f"dimensions {kept} must lie in 1..{size}, the size of that part of the embedding")
         if not 0 <= neighbours <= sketches:
             raise InputError(f"neighbours {neighbours} must lie in 0..{sketches}, the training sketches in the bank")
         self.config: dict[str, Any] = {
-            "dimensions": dimensions,
+            "dimensions": list(dimensions),
             "photo_sizes": list(photo_sizes),
             "sketches": sketches,
             "neighbours": neighbours,
         }
         self.photo_sizes, self.neighbours = tuple(photo_sizes), neighbours
-        self.whitening = nn.Linear(channels, dimensions).requires_grad_(False)
-        self.register_buffer("bank", torch.zeros(len(self.photo_sizes), sketches if neighbours else 0, dimensions))
+        self.channels, self.dim = tuple(channels), sum(dimensions) + 1
+        layers = [nn.Linear(size, kept) for size, kept in zip(channels, dimensions, strict=True)]
+        self.whitening = nn.ModuleList(layers).requires_grad_(False)
+        self.register_buffer("bank", torch.zeros(len(self.photo_sizes), sketches if neighbours else 0, sum(dimensions)))
 
     def forward(self, embedding: Tensor) -> Tensor:
         """The whitened embedding at unit length, (B, D)."""
-        return F.normalize(self.whitening(embedding), dim=1)
+        parts = embedding.split(self.channels, dim=1)
+        whitened = [F.normalize(layer(part), dim=1) for layer, part in zip(self.whitening, parts, strict=True)]
+        return torch.cat(whitened, dim=1) / math.sqrt(len(whitened))
 
     def of_sketches(self, whitened: Tensor) -> Tensor:
         """Sketches as they are compared, (B, D + 1)."""

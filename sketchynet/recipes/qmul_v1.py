@@ -173,6 +173,23 @@ def qmul_v1_search() -> Recipe:
     )
 
 
+def qmul_v1_levels() -> Recipe:
+    """`qmul_v1_search` with search heads that read two earlier levels of each network too.
+
+    MobileNetV2's last layers of 64 and of 96 channels, kept where they are: 4 x 4 fields. Mirror images bring the full network
+    nothing then, for twice its cost.
+    """
+    base = qmul_v1_search()
+    return base.model_copy(
+        update={
+            "name": "qmul_v1_levels",
+            "description": "qmul_v1_search whose search heads read earlier levels beside the embedding, no mirror images",
+            "teacher": base.teacher.model_copy(update={"flip": False}),
+            "search": SearchConfig(head=True, levels=(10, 13)),
+        }
+    )
+
+
 def _squeezenet(base: Recipe, **named: str) -> Recipe:
     network = {"backbone": "squeezenet1_1", "weights": "squeezenet1_1_imagenet.safetensors"}
     return _with_network(base, network, **named)

@@ -1,6 +1,6 @@
 """The search head of a trained network, computed from the training pairs that it was fitted on.
 
-Shapes: N training sketches, each beside its photo, P photo sizes, C size of the network's own embedding, D of the whitened one.
+Shapes: N training sketches, each beside its photo, P photo sizes, C size of what a network gives, in parts.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from sketchynet import checkpoint
 from sketchynet.config import Recipe, SearchConfig
 from sketchynet.data.pairs import PairedSet
 from sketchynet.models import Embedder, SearchHead
+from sketchynet.models.backbones import level_channels
 from sketchynet.raster import rasterize
 from sketchynet.stages.batches import clean_photos
 from sketchynet.stages.distillation import principal_directions
@@ -31,6 +32,13 @@ _DRAWN = 4207
 def searched(recipe: Recipe, folder: RunFolder, name: str) -> Path:
     """The checkpoint of a network as it is searched with: the trained one, or that with its search head."""
     return folder.search(name) if recipe.search.head else folder.final(name)
+
+
+def check_levels(recipe: Recipe) -> None:
+    """Raises InputError where a network of the recipe lacks the levels that its search head is to read."""
+    for network in (recipe.teacher.network, recipe.student.network):
+        if recipe.search.levels:
+            level_channels(network.backbone, recipe.search.levels)
 
 
 def add_search_head(
@@ -58,6 +66,8 @@ def add_search_head(
         return
     network = read_embedder(folder.final(name)).to(runtime.device)
     settings = recipe.search
+    if settings.levels:
+        network.add_levels(settings.levels, settings.fields)
     rows = sketches
     if len(rows) > settings.sketches:
         generator = np.random.default_rng([recipe.seed, _DRAWN])
@@ -71,7 +81,8 @@ def add_search_head(
         for table, embed in zip(shown, (_sketches(network, pairs, own), _photos(network, pairs, size)), strict=True):
             table.append(torch.cat([_embedded(runtime, rows, embed, side) for side in sides]))
     if runtime.rank == 0:
-        network.add_search_head(search_head(torch.stack(shown[0]), torch.stack(shown[1]), sizes, settings))
+        head = search_head(torch.stack(shown[0]), torch.stack(shown[1]), sizes, settings, parts=network.parts)
+        network.add_search_head(head)
         network.to(runtime.device)
         metrics = validation_score(network, pairs, canvases=tuple(canvases), photo_sizes=tuple(photo_sizes))
         checkpoint.remove_partial(folder.stage(name))
@@ -124,39 +135,62 @@ def _photos(network: Embedder, pairs: PairedSet, size: int) -> _Embed:
 
 
 def search_head(
-    sketches: torch.Tensor, photos: torch.Tensor, photo_sizes: Sequence[int], settings: SearchConfig
+    sketches: torch.Tensor,
+    photos: torch.Tensor,
+    photo_sizes: Sequence[int],
+    settings: SearchConfig,
+    *,
+    parts: Sequence[int],
 ) -> SearchHead:
-    """The head for pairs embedded at every photo size.
-
-    The whitening is the symmetric root of the inverse of the mean second moment of (sketch − photo), shrunk, about the
-    mean of all; one for all sizes. Behind it the principal directions of the rows at unit length are kept.
+    """The head for pairs embedded at every photo size; a part's whitening is one for all sizes.
 
     Args:
         sketches: float32 (P, N, C), training sketches.
         photos: float32 (P, N, C), the photo of each.
+        parts: sizes of the parts of the embedding, C together.
     """
-    channels = sketches.shape[2]
-    rows = torch.cat([sketches, photos], dim=1).reshape(-1, channels).double()
-    mean, weight = torch.zeros(channels, dtype=torch.float64), torch.eye(channels, dtype=torch.float64)
-    if settings.whitening is not None:
-        mean = rows.mean(dim=0)
-        differences = (sketches - photos).reshape(-1, channels).double()
-        moment = differences.T @ differences / len(differences)
-        moment += settings.whitening * moment.diagonal().mean() * torch.eye(channels, dtype=torch.float64)
-        values, vectors = torch.linalg.eigh(moment)
-        weight = vectors @ torch.diag(values.rsqrt()) @ vectors.T
-    if settings.dimensions is not None and settings.dimensions < channels:
-        weight = weight @ principal_directions(F.normalize((rows - mean) @ weight, dim=1), settings.dimensions)
+    split = zip(sketches.split(list(parts), dim=2), photos.split(list(parts), dim=2), strict=True)
+    layers = [_whitening(*(side.flatten(0, 1).double() for side in sides), settings=settings) for sides in split]
     head = SearchHead(
-        channels,
-        dimensions=weight.shape[1],
+        parts,
+        dimensions=[weight.shape[1] for weight, _ in layers],
         photo_sizes=photo_sizes,
         sketches=sketches.shape[1],
         neighbours=min(settings.neighbours, sketches.shape[1]),
     )
     with torch.no_grad():
-        head.whitening.weight.copy_(weight.T)
-        head.whitening.bias.copy_(-(mean @ weight))
+        for layer, (weight, mean) in zip(head.whitening, layers, strict=True):
+            assert isinstance(layer, torch.nn.Linear)
+            layer.weight.copy_(weight.T)
+            layer.bias.copy_(-(mean @ weight))
         if head.neighbours:
-            head.bank.copy_(head(sketches.reshape(-1, channels)).reshape(head.bank.shape))
+            head.bank.copy_(head(sketches.flatten(0, 1)).reshape(head.bank.shape))
     return head
+
+
+def _whitening(
+    sketches: torch.Tensor, photos: torch.Tensor, *, settings: SearchConfig
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weight (size, kept) and mean (size,) that whiten a part of the embedding, float64.
+
+    The weight is the symmetric root of the inverse of the mean second moment of (sketch − photo), shrunk, about the mean
+    of all. Behind it the principal directions of the rows at unit length are kept.
+
+    Args:
+        sketches: float64 (n, size).
+        photos: float64 (n, size), the photo of each.
+    """
+    size = sketches.shape[1]
+    identity = torch.eye(size, dtype=torch.float64)
+    rows = torch.cat([sketches, photos])
+    mean, weight = torch.zeros(size, dtype=torch.float64), identity
+    if settings.whitening is not None:
+        mean = rows.mean(dim=0)
+        differences = sketches - photos
+        moment = differences.T @ differences / len(differences)
+        moment += settings.whitening * moment.diagonal().mean() * identity
+        values, vectors = torch.linalg.eigh(moment)
+        weight = vectors @ torch.diag(values.rsqrt()) @ vectors.T
+    if settings.dimensions is not None and settings.dimensions < size:
+        weight = weight @ principal_directions(F.normalize((rows - mean) @ weight, dim=1), settings.dimensions)
+    return weight, mean

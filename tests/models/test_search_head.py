@@ -9,15 +9,17 @@ import torch.nn.functional as F
 from sketchynet.errors import InputError
 from sketchynet.flops import count_parameters, embedder_flops
 from sketchynet.models import Embedder, Ensemble, SearchHead, build_from_config
+from sketchynet.models.backbones import level_channels
 
 
-def _head(channels: int, **changes: object) -> SearchHead:
+def _head(*channels: int, **changes: object) -> SearchHead:
     """A head with random values."""
-    options = {"dimensions": 5, "photo_sizes": (24, 32), "sketches": 7, "neighbours": 3} | changes
+    options = {"dimensions": [5] * len(channels), "photo_sizes": (24, 32), "sketches": 7, "neighbours": 3} | changes
     head = SearchHead(channels, **options)  # type: ignore[arg-type]
     generator = torch.Generator().manual_seed(3)
     with torch.no_grad():
-        head.whitening.weight.normal_(generator=generator)
+        for parameter in head.whitening.parameters():
+            parameter.normal_(generator=generator)
         head.bank.copy_(F.normalize(torch.randn(head.bank.shape, generator=generator), dim=2))
     return head
 
@@ -65,6 +67,66 @@ def test_a_network_with_a_head_is_counted_and_rebuilt_with_it() -> None:
     assert (network.embed_photos(photos)[:, -1] > 0).all() and (network.embed_sketches(canvas)[:, -1] == 0).all()
 
 
+def test_parts_are_whitened_apart_and_count_alike() -> None:
+    head = _head(6, 9)
+    rows = torch.randn(4, 15)
+    found = head(rows)
+    first, second = (F.linear(part, layer.weight, layer.bias) for part, layer in zip(rows.split((6, 9), 1), head.whitening))
+    cosines = torch.cosine_similarity(first[0], first[1], dim=0) + torch.cosine_similarity(second[0], second[1], dim=0)
+    assert found.shape == (4, 10) and head.dim == 11
+    assert float(found[0] @ found[1]) == pytest.approx(float(cosines) / 2, abs=1e-6)
+
+
+def test_levels_are_the_features_behind_parts_of_the_backbone() -> None:
+    plain, network = _network(), _network()
+    numbers = (5, 8)
+    network.add_levels(numbers, fields=2)
+    photos = torch.randint(0, 256, (2, 32, 32, 3), dtype=torch.uint8)
+    seen: dict[int, torch.Tensor] = {}
+    for number in numbers:
+        layer = plain.backbone.blocks()[number]
+        layer.register_forward_hook(lambda _, __, output, number=number: seen.update({number: output.clone()}))
+    with torch.no_grad():
+        embedding, found = plain.embed_photos(photos), network.embed_photos(photos)
+    parts = found.split(network.parts, dim=1)
+    assert network.dim == found.shape[1] == sum(network.parts)
+    torch.testing.assert_close(parts[0], embedding)
+    for number, part in zip(numbers, parts[1:], strict=True):
+        features = seen[number]
+        height, width = features.shape[2] // 2, features.shape[3] // 2
+        quarters = [
+            features[:, :, y : y + height, x : x + width].mean(dim=(2, 3)) for y in (0, height) for x in (0, width)
+        ]
+        expected = torch.stack(quarters, dim=2).flatten(1)
+        torch.testing.assert_close(part, F.normalize(expected, dim=1))
+
+
+def test_a_network_with_levels_behind_a_head_is_rebuilt_and_pays_for_the_whitening_alone() -> None:
+    plain, network = _network(), _network()
+    network.add_levels((5,), fields=2)
+    sizes = network.parts
+    network.add_search_head(_head(*sizes))
+    assert network.dim == 11
+    assert embedder_flops(network, 32) - embedder_flops(plain, 32) == 2 * 5 * sum(size + 1 for size in sizes)
+    twin = build_from_config(network.config)
+    assert isinstance(twin, Embedder)
+    twin.load_state_dict(network.state_dict())
+    canvas = torch.randint(0, 256, (2, 16, 16), dtype=torch.uint8)
+    torch.testing.assert_close(twin.eval().embed_sketches(canvas), network.embed_sketches(canvas))
+
+
+@pytest.mark.parametrize(
+    ("backbone", "levels", "message"),
+    [
+        ("vgg_tiny", (3, 40), r"level 40 of backbone 'vgg_tiny' does not exist: its parts are numbered 0 to \d+"),
+        ("timm:resnet18", (3,), "'timm:resnet18' has no levels to read"),
+    ],
+)
+def test_levels_that_a_backbone_lacks_are_named(backbone: str, levels: tuple[int, ...], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        level_channels(backbone, levels)
+
+
 def test_members_with_heads_are_joined_as_they_are_compared() -> None:
     members = [_network(), _network()]
     for member in members:
@@ -80,7 +142,7 @@ def test_members_with_heads_are_joined_as_they_are_compared() -> None:
 
 @pytest.mark.parametrize(
     ("changes", "message"),
-    [({"dimensions": 10}, r"dimensions 10 must lie in 1\.\.9"), ({"neighbours": 8}, r"neighbours 8 must lie in 0\.\.7")],
+    [({"dimensions": [10]}, r"dimensions 10 must lie in 1\.\.9"), ({"neighbours": 8}, r"neighbours 8 must lie in 0\.\.7")],
 )
 def test_a_head_that_cannot_be_is_named(changes: dict[str, int], message: str) -> None:
     with pytest.raises(InputError, match=message):

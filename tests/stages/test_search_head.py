@@ -37,7 +37,7 @@ def _pairs_of(count: int, channels: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 def test_whitened_pairs_differ_alike_in_all_directions() -> None:
     sketches, photos = _pairs_of(500, 6)
-    layer = search_head(sketches, photos, [32], _ALL).whitening
+    (layer,) = search_head(sketches, photos, [32], _ALL, parts=[6]).whitening
     differences = (layer(sketches) - layer(photos))[0].double()
     torch.testing.assert_close(differences.T @ differences / 500, torch.eye(6, dtype=torch.float64), atol=1e-4, rtol=0)
     torch.testing.assert_close(layer(torch.cat([sketches, photos], dim=1)).mean(dim=1), torch.zeros(1, 6), atol=1e-4, rtol=0)
@@ -45,7 +45,7 @@ def test_whitened_pairs_differ_alike_in_all_directions() -> None:
 
 def test_shrinkage_and_kept_directions_beside_numpy() -> None:
     sketches, photos = _pairs_of(200, 6)
-    head = search_head(sketches, photos, [32], _ALL.model_copy(update={"whitening": 0.5, "dimensions": 4}))
+    head = search_head(sketches, photos, [32], _ALL.model_copy(update={"whitening": 0.5, "dimensions": 4}), parts=[6])
     differences = (sketches - photos)[0].double().numpy()
     moment = differences.T @ differences / 200
     values, vectors = np.linalg.eigh(moment + 0.5 * np.trace(moment) / 6 * np.eye(6))
@@ -66,7 +66,7 @@ def test_a_photo_that_is_near_everything_is_held_back() -> None:
     drawings = F.normalize(torch.stack([common + 0.5 * first, common + 0.5 * second]), dim=1)
     photos = F.normalize(torch.stack([common + 0.05 * first, 0.45 * common + first]), dim=1)
     assert torch.cdist(drawings[:1], photos).argmin() == 0  # the common photo, not the one with what was drawn
-    head = search_head(drawings[None], photos[None], [32], settings)
+    head = search_head(drawings[None], photos[None], [32], settings, parts=[3])
     assert torch.cdist(head.of_sketches(head(drawings[:1])), head.of_photos(head(photos), 32)).argmin() == 1
 
 
@@ -123,7 +123,8 @@ def test_the_figures_on_validation_are_those_of_the_search(tmp_path: Path) -> No
 
 def test_few_training_sketches_are_all_near(tmp_path: Path) -> None:
     sketches, photos = _pairs_of(4, 6)
-    assert search_head(sketches, photos, [32], _ALL.model_copy(update={"neighbours": 10})).neighbours == 4
+    settings = _ALL.model_copy(update={"neighbours": 10})
+    assert search_head(sketches, photos, [32], settings, parts=sketches.shape[2:]).neighbours == 4
 
 
 def test_a_head_is_made_once_and_never_borrowed(tmp_path: Path) -> None:
