@@ -258,6 +258,9 @@ class SearchConfig(Section):
     themselves."""
     fields: Positive = 4
     """Fields in width and in height over which a level is averaged."""
+    flip: bool = True
+    """Whether the full network is searched with mirror images where ``teacher.flip`` joins them; students learn from them
+    either way."""
     whitening: Annotated[float, Field(gt=0)] | None = 1.0
     """Shrinkage of the whitening: the mean variance, so many times, is added to the differences between sketches and their
     photos in every direction. null keeps all directions as they are."""
@@ -383,6 +386,11 @@ class Recipe(Section):
     recognition: RecognitionConfig | None = None
     """Given, the task is recognition; otherwise it is retrieval."""
     evaluation: EvaluationConfig = EvaluationConfig()
+
+    @property
+    def searches_mirrored(self) -> bool:
+        """Whether the full network is searched with mirror images."""
+        return self.teacher.flip and (self.search.flip or not self.search.head)
 
     @model_validator(mode="after")
     def _stored_gallery_is_the_full_networks(self) -> Recipe:

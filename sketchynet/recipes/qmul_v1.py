@@ -176,16 +176,15 @@ def qmul_v1_search() -> Recipe:
 def qmul_v1_levels() -> Recipe:
     """`qmul_v1_search` with search heads that read two earlier levels of each network too.
 
-    MobileNetV2's last layers of 64 and of 96 channels, kept where they are: 4 x 4 fields. Mirror images bring the full network
-    nothing then, for twice its cost.
+    MobileNetV2's last layers of 64 and of 96 channels, in 4 x 4 fields. Mirror images bring such a search nothing for twice
+    its cost, so that they are only learnt from.
     """
     base = qmul_v1_search()
     return base.model_copy(
         update={
             "name": "qmul_v1_levels",
             "description": "qmul_v1_search whose search heads read earlier levels beside the embedding, no mirror images",
-            "teacher": base.teacher.model_copy(update={"flip": False}),
-            "search": SearchConfig(head=True, levels=(10, 13)),
+            "search": SearchConfig(head=True, levels=(10, 13), flip=False),
         }
     )
 

@@ -74,7 +74,7 @@ def find_network(where: str | Path, name: str = "student", *, photo_size: int | 
         if recipe.recognition is not None:
             raise InputError(f"{run.root} is a run of recognition: its networks were never shown a photo")
         teacher = full or place.parent.name.startswith("teacher-")
-        flip = full and recipe.teacher.flip
+        flip = full and recipe.searches_mirrored
         size = photo_size or (recipe.teacher.canvas if teacher else _photo_size(recipe.student, run))
         photos = PhotoInput(recipe.data.photo_size, size, bool(recipe.data.options.get("fit_photos", False)))
     elif photo_size is not None:

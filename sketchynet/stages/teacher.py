@@ -52,4 +52,4 @@ def full_network(recipe: Recipe, folder: RunFolder, *, searching: bool = False) 
     """The trained full network of a run, in evaluation mode: as students learn from it, or as it is searched with."""
     names = map(folder.teacher, range(recipe.teacher.members))
     members = [searched(recipe, folder, name) if searching else folder.final(name) for name in names]
-    return read_full_network(members, flip=recipe.teacher.flip)
+    return read_full_network(members, flip=recipe.searches_mirrored if searching else recipe.teacher.flip)

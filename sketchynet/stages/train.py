@@ -122,7 +122,7 @@ def train_networks(names: Collection[str], runtime: Runtime, *, recipe: Recipe, 
                 sketches=fitted,
                 canvases=(teacher.canvas,) if name in members else student.canvases,
                 photo_sizes=(teacher.canvas,) if name in members else student.gallery_sizes,
-                mirrored=name in members and teacher.flip,
+                mirrored=name in members and recipe.searches_mirrored,
             )
 
 
