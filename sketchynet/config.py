@@ -275,8 +275,6 @@ class SearchConfig(Section):
     def _levels_ascend(self) -> SearchConfig:
         if list(self.levels) != sorted(set(self.levels)):
             raise ValueError(f"levels must ascend without repetition, found {list(self.levels)}")
-        if self.levels and not self.head:
-            raise ValueError(f"levels {list(self.levels)} are read by a search head: set head = true, or levels = []")
         return self
 
     @model_validator(mode="after")

@@ -37,7 +37,7 @@ def searched(recipe: Recipe, folder: RunFolder, name: str) -> Path:
 def check_levels(recipe: Recipe) -> None:
     """Raises InputError where a network of the recipe lacks the levels that its search head is to read."""
     for network in (recipe.teacher.network, recipe.student.network):
-        if recipe.search.levels:
+        if recipe.search.head and recipe.search.levels:
             level_channels(network.backbone, recipe.search.levels)
 
 

@@ -71,7 +71,7 @@ def test_parts_are_whitened_apart_and_count_alike() -> None:
     head = _head(6, 9)
     rows = torch.randn(4, 15)
     found = head(rows)
-    first, second = (F.linear(part, layer.weight, layer.bias) for part, layer in zip(rows.split((6, 9), 1), head.whitening))
+    first, second = (F.linear(part, layer.weight, layer.bias) for part, layer in zip(rows.split((6, 9), 1), head.whitening, strict=True))
     cosines = torch.cosine_similarity(first[0], first[1], dim=0) + torch.cosine_similarity(second[0], second[1], dim=0)
     assert found.shape == (4, 10) and head.dim == 11
     assert float(found[0] @ found[1]) == pytest.approx(float(cosines) / 2, abs=1e-6)

@@ -148,10 +148,47 @@ def test_a_head_needs_photos_of_the_students_own() -> None:
         small_recipe("search.head=true")
     with pytest.raises(Exception, match="neighbours = 5 is more than the 4 sketches"):
         small_recipe(*ALIKE, "search.neighbours=5", "search.sketches=4")
+    with pytest.raises(Exception, match=r"levels must ascend without repetition, found \[5, 3\]"):
+        small_recipe(*ALIKE, "search.head=true", "search.levels=[5, 3]")
+
+
+def test_levels_that_a_network_lacks_are_named_before_anything_is_trained(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = small_recipe(*ALIKE, "search.head=true", "search.levels=[3, 99]")
+    (tmp_path / "small.json").write_text(recipe.model_dump_json())
+    assert main(["train", str(tmp_path / "small.json"), "--output", str(tmp_path / "run"), "--track", "jsonl"]) != 0
+    assert "level 99 of backbone 'vgg_tiny' does not exist: its parts are numbered 0 to 27" in capsys.readouterr().err
+    assert not (tmp_path / "run" / "teacher-0").exists()
+
+
+def test_each_level_is_whitened_by_itself(tmp_path: Path) -> None:
+    recipe, run = _run(tmp_path, "search.levels=[3, 5]", "search.fields=2", "student.photo_sizes=[32, 32]")
+    _add(recipe, run)
+    head, pairs = read_embedder(run.search("student")).search_head, small_pairs()
+    assert head is not None and head.dim == 25
+    plain, fitted = read_embedder(run.final("student")), pairs.sketch_indices(TRAIN)
+    plain.add_levels((3, 5), 2)
+    with torch.no_grad():
+        photos = plain.embed_photos(clean_photos(pairs, pairs.sketch_photo[fitted], 32))
+        sketches = torch.empty(len(fitted), plain.dim)
+        for place, canvas in enumerate((16, 32)):
+            drawn = torch.from_numpy(rasterize(pairs.sketches.select(fitted), canvas))
+            at = torch.from_numpy(fitted % 2 == place)
+            sketches[at] = plain.embed_sketches(drawn)[at]
+    parts = zip(sketches.split(plain.parts, 1), photos.split(plain.parts, 1), head.whitening, strict=True)
+    for number, (drawn, shown, layer) in enumerate(parts):
+        alone = search_head(drawn[None], shown[None], [32], recipe.search, parts=drawn.shape[1:])
+        expected = alone(drawn)
+        found = F.normalize(layer(drawn), dim=1)
+        torch.testing.assert_close(found @ found.T, expected @ expected.T, atol=1e-4, rtol=0, msg=f"part {number}")
 
 
 def test_a_run_searches_through_the_heads_of_all_its_networks(tmp_path: Path) -> None:
-    recipe = small_recipe(*ALIKE, "search.head=true", "search.dimensions=8", "search.neighbours=3", "selector.folds=2")
+    recipe = small_recipe(
+        *ALIKE, "search.head=true", "search.dimensions=8", "search.neighbours=3", "selector.folds=2",
+        "search.levels=[3, 5]", "search.fields=2", "teacher.flip=true", "search.flip=false",
+    )  # fmt: skip
     (tmp_path / "small.json").write_text(recipe.model_dump_json())
     train = ["--output", str(tmp_path / "run"), "--track", "jsonl", "--threads", "1"]
     assert main(["train", str(tmp_path / "small.json"), *train]) == 0
@@ -161,7 +198,10 @@ def test_a_run_searches_through_the_heads_of_all_its_networks(tmp_path: Path) ->
     plain, headed = (read_embedder(folder) for folder in (run.final("student"), run.search("student")))
     summary = json.loads(run.evaluation.read_text())
     figures = summary["systems"]["v1@32"]["all"]
-    assert headed.dim == 9 and figures["parameters"] == count_parameters(plain) + 8 * (plain.dim + 1)
+    plain.add_levels((3, 5), 2)
+    assert headed.dim == 25 and figures["parameters"] == count_parameters(plain) + 8 * sum(size + 1 for size in plain.parts)
     assert figures["gflops"] == pytest.approx(embedder_flops(headed, 32) / 1e9)
     ranks = Retrieval(recipe, small_pairs()).answers(headed, TEST, (16, 32), recipe.student.gallery_sizes).ranks
     assert [query["ranks"] for query in summary["queries"]] == ranks.tolist()
+    member, full = read_embedder(run.search("teacher-0")), summary["systems"]["full"]["all"]
+    assert full["gflops"] == pytest.approx(recipe.teacher.members * embedder_flops(member, recipe.teacher.canvas) / 1e9)
