@@ -30,6 +30,11 @@ class Section(BaseModel):
     )
 
 
+def _check_ascending(levels: tuple[int, ...]) -> None:
+    if list(levels) != sorted(set(levels)):
+        raise ValueError(f"levels must ascend without repetition, found {list(levels)}")
+
+
 class DataConfig(Section):
     """Which pairs of sketches and photos, and how they are split."""
 
@@ -139,6 +144,18 @@ class RankingConfig(Section):
     is farther than the sketch's own photo (semi-hard)."""
     temperature: Annotated[float, Field(gt=0)] = 0.07
     """Temperature of the contrastive loss."""
+    levels: tuple[Annotated[int, Field(ge=0)], ...] = ()
+    """Parts of the backbone, as in ``search.levels``, that the same loss trains too (deep supervision, Lee et al., AISTATS
+    2015), each as its averages over fields at unit length."""
+    level_fields: Positive = 4
+    """Fields in width and in height over which such a level is averaged."""
+    level_weight: Annotated[float, Field(gt=0)] = 0.5
+    """Weight of each level's loss beside that of the embedding (ours)."""
+
+    @model_validator(mode="after")
+    def _levels_ascend(self) -> RankingConfig:
+        _check_ascending(self.levels)
+        return self
 
 
 class TeacherConfig(Section):
@@ -273,8 +290,7 @@ class SearchConfig(Section):
 
     @model_validator(mode="after")
     def _levels_ascend(self) -> SearchConfig:
-        if list(self.levels) != sorted(set(self.levels)):
-            raise ValueError(f"levels must ascend without repetition, found {list(self.levels)}")
+        _check_ascending(self.levels)
         return self
 
     @model_validator(mode="after")
@@ -414,6 +430,8 @@ class Recipe(Section):
                 "student.gallery = full needs student.distillation.kind = relations and a ranking_share below 1; for a "
                 "student without them set student.gallery=own"
             )
+        if student.ranking.levels:
+            raise ValueError("student.gallery = full compares embeddings alone: student.ranking.levels must be []")
         if student.ranking.kind == "triplet" and student.ranking.mining == "semi-hard":
             raise ValueError("student.gallery = full: semi-hard negatives are picked in a batch; choose mining all or hard")
         return self

@@ -264,12 +264,14 @@ def build_backbone(name: str) -> Backbone:
     return _until_stride(backbone, name, stride) if cut else backbone
 
 
-def level_channels(name: str, levels: Sequence[int]) -> list[int]:
-    """Channels behind some parts of a backbone, given by their numbers from 0.
+def level_sizes(name: str, levels: Sequence[int], fields: int) -> list[int]:
+    """How much is read of the features behind some parts of a backbone, given by their numbers from 0: channels times fields².
 
     Raises:
         InputError: the backbone has no such part, or is not a sequence of parts.
     """
+    if not levels:
+        return []
     if name.startswith("timm:"):
         raise InputError(f"backbone {name!r} has no levels to read: choose one of {', '.join(BACKBONES)}")
     with torch.device("meta"):  # shapes alone are computed
@@ -279,7 +281,7 @@ def level_channels(name: str, levels: Sequence[int]) -> list[int]:
             if not 0 <= level < count:
                 raise InputError(f"level {level} of backbone {name!r} does not exist: its parts are numbered 0 to {count - 1}")
         _, found = backbone.with_levels(torch.zeros(1, 3, 256, 256), levels, lambda x: x[0, :, 0, 0])
-    return [len(channels) for channels in found]
+    return [fields * fields * len(channels) for channels in found]
 
 
 def _until_stride(whole: Backbone, name: str, stride: str) -> Backbone:

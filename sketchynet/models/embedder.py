@@ -6,7 +6,8 @@ Shapes: B batch, S canvas side, H and W photo height and width, D embedding size
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sketchynet.errors import InputError
-from sketchynet.models.backbones import build_backbone, level_channels
+from sketchynet.models.backbones import build_backbone, level_sizes
 from sketchynet.models.inputs import grey_input, photo_input, sketch_input
 from sketchynet.models.norm import convert_norms, set_domain
 from sketchynet.models.pooling import build_pooling, fields
@@ -111,11 +112,20 @@ class Embedder(nn.Module):
         Raises:
             InputError: the backbone has no such parts.
         """
-        channels = level_channels(str(self.config["backbone"]), numbers)
         self.levels, self.fields = tuple(numbers), fields
-        self.parts = (self.dim, *(fields * fields * count for count in channels))
+        self.parts = (self.dim, *level_sizes(str(self.config["backbone"]), numbers, fields))
         self.dim = sum(self.parts)
         self.config["levels"] = {"numbers": list(numbers), "fields": fields}
+
+    @contextmanager
+    def reading(self, levels: Sequence[int], fields: int) -> Iterator[None]:
+        """Within it embeddings are joined by levels as `add_levels` joins them, while the network stays what it is."""
+        before = self.levels, self.fields
+        self.levels, self.fields = tuple(levels), fields
+        try:
+            yield
+        finally:
+            self.levels, self.fields = before
 
     def add_search_head(self, head: SearchHead) -> None:
         """Adds the last step of the search, computed from training pairs; `dim` becomes that of its result.

@@ -6,6 +6,7 @@ Shapes: B pairs of the global batch, D and Dt embedding sizes of student and ful
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ import torch
 from sketchynet.config import DistillationConfig, RankingConfig, Recipe
 from sketchynet.data.pairs import PairedSet
 from sketchynet.losses import contrastive_loss, feature_regression, softmax_distillation, triplet_loss
+from sketchynet.models.backbones import level_sizes
 from sketchynet.ops import relational_huber
 
 Objective = Callable[[list[torch.Tensor], torch.Tensor, np.ndarray, np.ndarray], tuple[torch.Tensor, dict[str, float]]]
@@ -41,6 +43,35 @@ def ranking_objective(config: RankingConfig, pairs: PairedSet) -> Objective:
         return torch.stack([ranking_loss(config, s, photo, content) for s in sketch]).mean(), {}
 
     return objective
+
+
+@dataclass(frozen=True)
+class LevelSupervision:
+    """The ranking loss on levels of a backbone, beside that on the embedding (deep supervision)."""
+
+    numbers: tuple[int, ...]
+    fields: int
+    sizes: tuple[int, ...]
+    """Columns that each level adds to the embedding."""
+    weight: float
+    objective: Objective
+
+    @classmethod
+    def of(cls, config: RankingConfig, backbone: str, pairs: PairedSet, *, share: float = 1.0) -> LevelSupervision | None:
+        """As a recipe has it, if it has; ``share`` is that of the ranking loss in the whole one."""
+        if not config.levels:
+            return None
+        sizes = level_sizes(backbone, config.levels, config.level_fields)
+        objective = ranking_objective(config, pairs)
+        return cls(config.levels, config.level_fields, tuple(sizes), share * config.level_weight, objective)
+
+    def loss(
+        self, sketch: list[torch.Tensor], photo: torch.Tensor, sketches: np.ndarray, photos: np.ndarray
+    ) -> torch.Tensor:
+        """The weighted sum over the levels; sketch, a tensor a canvas, and photo (B, sum of sizes)."""
+        apart = zip(*(rows.split(self.sizes, dim=1) for rows in [photo, *sketch]), strict=True)
+        losses = [self.objective(list(drawn), shown, sketches, photos)[0] for shown, *drawn in apart]
+        return self.weight * torch.stack(losses).sum()
 
 
 def distillation_objective(recipe: Recipe, pairs: PairedSet, teacher: dict[str, torch.Tensor]) -> Objective:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,12 @@ from sketchynet.data.pairs import PairedSet
 from sketchynet.models.embedder import Embedder
 from sketchynet.retrieval import category_clearness
 from sketchynet.stages.batches import BatchPlan, PairBatch, PairSampler, compose
-from sketchynet.stages.distillation import Objective, distillation_objective, ranking_objective
+from sketchynet.stages.distillation import (
+    LevelSupervision,
+    Objective,
+    distillation_objective,
+    ranking_objective,
+)
 from sketchynet.stages.embedding import EmbeddingNetwork, embed_galleries, embed_photos, embed_sketches
 from sketchynet.stages.folds import Folds, make_folds
 from sketchynet.stages.networks import new_embedder, read_embedder
@@ -44,8 +50,10 @@ class PairExamples:
         seed: int,
         canvases: tuple[int, ...],
         photo_sizes: tuple[int, ...],
+        levels: LevelSupervision | None = None,
     ) -> None:
         """``canvases``, and the photo size of each, are those at which the network is validated."""
+        self._levels = levels
         self._pairs, self._objective, self._augmentation = pairs, objective, recipe.augmentation
         self._canvases, self._photo_sizes, self._seed = canvases, photo_sizes, seed
         self._sampler = PairSampler(
@@ -65,25 +73,33 @@ class PairExamples:
         return compose(self._pairs, plan, self._augmentation, seed=self._seed, epoch=epoch, rows=rows)
 
     def outputs(self, network: Embedder, batch: PairBatch, device: torch.device) -> list[torch.Tensor]:
-        """Embeddings of the photos at every size, then of the sketches at every canvas; regressed features as further
-        columns."""
-        photos = [network.embed_photos(images.to(device)) for images in batch.images]
-        embedded = [*photos, *(network.embed_sketches(canvas.to(device)) for canvas in batch.canvases)]
+        """Embeddings of the photos at every size, then of the sketches at every canvas; regressed features and levels as
+        further columns."""
+        levels = self._levels
+        with network.reading(levels.numbers, levels.fields) if levels is not None else nullcontext():
+            photos = [network.embed_photos(images.to(device)) for images in batch.images]
+            embedded = [*photos, *(network.embed_sketches(canvas.to(device)) for canvas in batch.canvases)]
         if network.regressor is None:
             return embedded
         # Each worker regresses its own rows: gathered first, the layer's gradient would count once a worker.
-        return [torch.cat([rows, network.regressor(rows)], dim=1) for rows in embedded]
+        apart = [rows.tensor_split([network.dim], dim=1) for rows in embedded]
+        return [torch.cat([rows, network.regressor(rows), read], dim=1) for rows, read in apart]
 
     def loss(
         self, outputs: list[torch.Tensor], plan: BatchPlan, epoch: int
     ) -> tuple[torch.Tensor, dict[str, float]]:
         """The objective over the global batch: the mean over the canvases, each beside the photos of its size."""
         sizes, photos = plan.galleries, self._pairs.sketch_photo[plan.sketches]
-        sketch = outputs[len(sizes) :]
+        read = sum(self._levels.sizes) if self._levels is not None else 0
+        apart = [rows.tensor_split([rows.shape[1] - read], dim=1) for rows in outputs]
+        sketch = apart[len(sizes) :]
         loss, figures = outputs[0].new_zeros(()), dict[str, float]()
-        for size, photo in zip(sizes, outputs, strict=False):
+        for size, (photo, shown) in zip(sizes, apart, strict=False):
             among = [rows for rows, own in zip(sketch, plan.photo_sizes, strict=True) if own == size]
-            part, parts = self._objective(among, photo, plan.sketches, photos)
+            part, parts = self._objective([rows for rows, _ in among], photo, plan.sketches, photos)
+            if self._levels is not None:
+                supervised = self._levels.loss([drawn for _, drawn in among], shown, plan.sketches, photos)
+                part, parts = part + supervised, parts | {"loss_levels": float(supervised.detach())}
             share = len(among) / len(sketch)
             loss = loss + share * part
             figures = {name: figures.get(name, 0.0) + share * value for name, value in parts.items()}
@@ -140,6 +156,7 @@ class Retrieval:
             seed=seed,
             canvases=(settings.canvas,),
             photo_sizes=(settings.canvas,),
+            levels=LevelSupervision.of(settings.ranking, settings.network.backbone, self.pairs),
         )
 
     def student_examples(
@@ -154,6 +171,7 @@ class Retrieval:
             objective = distillation_objective(self.recipe, self.pairs, teacher)
         else:
             objective = ranking_objective(settings.ranking, self.pairs)
+        share = settings.distillation.ranking_share if distilled else 1.0
         return PairExamples(
             self.recipe,
             self.pairs,
@@ -163,6 +181,7 @@ class Retrieval:
             seed=seed,
             canvases=settings.canvases,
             photo_sizes=settings.gallery_sizes,
+            levels=LevelSupervision.of(settings.ranking, settings.network.backbone, self.pairs, share=share),
         )
 
     def store_teacher(self, runtime: Runtime, folder: RunFolder) -> None:

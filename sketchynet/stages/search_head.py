@@ -16,7 +16,7 @@ from sketchynet import checkpoint
 from sketchynet.config import Recipe, SearchConfig
 from sketchynet.data.pairs import PairedSet
 from sketchynet.models import Embedder, SearchHead
-from sketchynet.models.backbones import level_channels
+from sketchynet.models.backbones import level_sizes
 from sketchynet.raster import rasterize
 from sketchynet.stages.batches import clean_photos
 from sketchynet.stages.distillation import principal_directions
@@ -35,10 +35,10 @@ def searched(recipe: Recipe, folder: RunFolder, name: str) -> Path:
 
 
 def check_levels(recipe: Recipe) -> None:
-    """Raises InputError where a network of the recipe lacks the levels that its search head is to read."""
-    for network in (recipe.teacher.network, recipe.student.network):
-        if recipe.search.head and recipe.search.levels:
-            level_channels(network.backbone, recipe.search.levels)
+    """Raises InputError where a network of the recipe lacks the levels that it is to be trained on or searched by."""
+    for stage in (recipe.teacher, recipe.student):
+        levels = {*stage.ranking.levels, *(recipe.search.levels if recipe.search.head else ())}
+        level_sizes(stage.network.backbone, sorted(levels), recipe.search.fields)
 
 
 def add_search_head(

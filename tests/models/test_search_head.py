@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from sketchynet.errors import InputError
 from sketchynet.flops import count_parameters, embedder_flops
 from sketchynet.models import Embedder, Ensemble, SearchHead, build_from_config
-from sketchynet.models.backbones import level_channels
+from sketchynet.models.backbones import level_sizes
 
 
 def _head(*channels: int, **changes: object) -> SearchHead:
@@ -124,7 +124,7 @@ def test_a_network_with_levels_behind_a_head_is_rebuilt_and_pays_for_the_whiteni
 )
 def test_levels_that_a_backbone_lacks_are_named(backbone: str, levels: tuple[int, ...], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        level_channels(backbone, levels)
+        level_sizes(backbone, levels, 4)
 
 
 def test_members_with_heads_are_joined_as_they_are_compared() -> None:

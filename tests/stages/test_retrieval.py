@@ -11,12 +11,18 @@ from sketchynet.losses import triplet_loss
 from sketchynet.models import Embedder
 from sketchynet.ops import relational_huber
 from sketchynet.stages.batches import BatchPlan
-from sketchynet.stages.distillation import distillation_objective, principal_coordinates
+from sketchynet.stages.distillation import (
+    LevelSupervision,
+    distillation_objective,
+    principal_coordinates,
+    ranking_loss,
+)
 from sketchynet.stages.networks import read_embedder
 from sketchynet.stages.ranks import validation_score
 from sketchynet.stages.retrieval import PairExamples, Retrieval
 from sketchynet.stages.run_folder import RunFolder
 from sketchynet.stages.runtime import LocalRuntime
+from sketchynet.stages.student import Student, train_student
 from sketchynet.stages.train import Places, planned_networks, train_networks
 
 
@@ -72,6 +78,60 @@ def test_every_canvas_learns_beside_the_photos_of_its_size() -> None:
     assert float(loss) == pytest.approx(sum(float(value) for value, _ in each) / 3, rel=1e-5)
     for name, value in figures.items():
         assert value == pytest.approx(sum(parts[name] for _, parts in each) / 3, rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["relations", "features"])
+def test_levels_are_trained_by_the_ranking_loss_too(kind: str) -> None:
+    pairs = small_pairs()
+    recipe = small_recipe(
+        *ALIKE, "student.ranking.levels=[3, 5]", "student.ranking.level_fields=2", "student.ranking.level_weight=0.25",
+        "student.distillation.ranking_share=0.4", f"student.distillation.kind={kind}", "student.distillation.components=5",
+    )  # fmt: skip
+    settings, sketches = recipe.student, np.array([0, 5, 9])
+    photos, teacher = pairs.sketch_photo[sketches], _teacher(5)
+    levels = LevelSupervision.of(settings.ranking, "vgg_tiny", pairs, share=0.4)
+    examples = PairExamples(
+        recipe, pairs, distillation_objective(recipe, pairs, teacher), settings.optimization, sketches=pairs.sketch_indices(0),
+        seed=0, canvases=settings.canvases, photo_sizes=settings.gallery_sizes, levels=levels,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    network = Embedder("vgg_tiny", canvases=settings.canvases, norm="frozen")
+    if kind == "features":
+        network.add_regressor(5)
+    plan = BatchPlan(sketches, settings.canvases, settings.gallery_sizes)
+    batch = examples.compose(plan, epoch=0, rows=np.arange(3))
+    loss, figures = examples.loss(examples.outputs(network, batch, torch.device("cpu")), plan, 0)
+    assert network.levels == () and "levels" not in network.config
+
+    plain = PairExamples(
+        recipe, pairs, distillation_objective(recipe, pairs, teacher), settings.optimization, sketches=pairs.sketch_indices(0),
+        seed=0, canvases=settings.canvases, photo_sizes=settings.gallery_sizes,
+    )  # fmt: skip
+    expected = plain.loss(plain.outputs(network, batch, torch.device("cpu")), plan, 0)[0]
+    with network.reading((3, 5), 2):
+        shown = network.embed_photos(batch.images[0])[:, network.dim :]
+        drawn = [network.embed_sketches(canvas)[:, network.dim :] for canvas in batch.canvases]
+    assert levels is not None and sum(levels.sizes) == shown.shape[1]
+    content = torch.from_numpy(pairs.content[photos])
+    supervised = 0.0
+    for place in (slice(0, levels.sizes[0]), slice(levels.sizes[0], None)):
+        for rows in drawn:
+            supervised += ranking_loss(settings.ranking, rows[:, place], shown[:, place], content).item() / len(drawn)
+    assert figures["loss_levels"] == pytest.approx(0.4 * 0.25 * supervised, rel=1e-4)
+    assert loss.item() == pytest.approx(expected.item() + 0.4 * 0.25 * supervised, rel=1e-4)
+
+
+def test_levels_reach_the_networks_that_are_trained(tmp_path: Path) -> None:
+    first = []
+    for number, change in enumerate(("[]", "[3, 5]")):
+        recipe = small_recipe(*ALIKE, f"student.ranking.levels={change}", "student.optimization.epochs=1", "student.distillation.ranking_share=1")
+        run = RunFolder(tmp_path / str(number))
+        fitted = small_pairs().sketch_indices(0)
+        train_student(Student("direct", fitted, distilled=False), Retrieval(recipe, small_pairs()), LocalRuntime(), run, weights=None)
+        network = read_embedder(run.final("direct"))
+        assert network.levels == () and "levels" not in network.config
+        first.append(next(network.parameters()).detach())
+    assert not torch.equal(*first)
 
 
 def test_a_gallery_for_each_canvas_is_what_is_validated_and_evaluated() -> None:

@@ -148,14 +148,18 @@ def test_a_head_needs_photos_of_the_students_own() -> None:
         small_recipe("search.head=true")
     with pytest.raises(Exception, match="neighbours = 5 is more than the 4 sketches"):
         small_recipe(*ALIKE, "search.neighbours=5", "search.sketches=4")
-    with pytest.raises(Exception, match=r"levels must ascend without repetition, found \[5, 3\]"):
-        small_recipe(*ALIKE, "search.head=true", "search.levels=[5, 3]")
+    for levels in ("search.levels", "student.ranking.levels"):
+        with pytest.raises(Exception, match=r"levels must ascend without repetition, found \[5, 3\]"):
+            small_recipe(*ALIKE, f"{levels}=[5, 3]")
+    with pytest.raises(Exception, match=r"student\.ranking\.levels must be \[\]"):
+        small_recipe("student.ranking.levels=[3, 5]")
 
 
+@pytest.mark.parametrize("changes", [("search.head=true", "search.levels=[3, 99]"), ("teacher.ranking.levels=[99]",)])
 def test_levels_that_a_network_lacks_are_named_before_anything_is_trained(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    changes: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    recipe = small_recipe(*ALIKE, "search.head=true", "search.levels=[3, 99]")
+    recipe = small_recipe(*ALIKE, *changes)
     (tmp_path / "small.json").write_text(recipe.model_dump_json())
     assert main(["train", str(tmp_path / "small.json"), "--output", str(tmp_path / "run"), "--track", "jsonl"]) != 0
     assert "level 99 of backbone 'vgg_tiny' does not exist: its parts are numbered 0 to 27" in capsys.readouterr().err
