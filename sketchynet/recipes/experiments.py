@@ -78,8 +78,16 @@ def _one_size(base: Recipe) -> tuple[str, ...]:
 
 
 def _no_head(base: Recipe) -> tuple[str, ...]:
-    """The change that takes the search heads away, where the base recipe has them."""
-    return ("search.head=false",) if base.search.head else ()
+    """The changes that take the search heads away, and what is trained for them, where the base recipe has them."""
+    return (*(["search.head=false"] if base.search.head else []), *_no_levels(base, ranking_alone=True))
+
+
+def _no_levels(base: Recipe, *, ranking_alone: bool = False) -> tuple[str, ...]:
+    """The changes for a backbone that has other levels than the base recipe's, where that reads some."""
+    sections = {"teacher.ranking": base.teacher.ranking, "student.ranking": base.student.ranking}
+    read = [name for name, section in sections.items() if section.levels]
+    read += ["search"] if base.search.levels and not ranking_alone else []
+    return tuple(f"{name}.levels=[]" for name in read)
 
 
 def _distillation(base: Recipe) -> Experiment:
@@ -223,7 +231,7 @@ def _policies(base: Recipe) -> Experiment:
 def _students(base: Recipe) -> Experiment:
     def variant(name: str, backbone: str, weights: str) -> Variant:
         network = (f"student.network.backbone={backbone}", f"student.network.weights={weights}")
-        changes = (*network, _FROM_WEIGHTS, "selector.train=false")
+        changes = (*network, *_no_levels(base), _FROM_WEIGHTS, "selector.train=false")
         return Variant(name, changes)
 
     variants = (
@@ -253,7 +261,7 @@ def _teachers(base: Recipe) -> Experiment:
             "VGG-16 (vgg16_imagenet.safetensors in --weights)",
             (
                 "teacher.network.backbone=vgg16", "teacher.network.weights=vgg16_imagenet.safetensors",
-                "teacher.members=1", "teacher.flip=false", _FROM_WEIGHTS, *_STUDENT_ALONE,
+                "teacher.members=1", "teacher.flip=false", *_no_levels(base), _FROM_WEIGHTS, *_STUDENT_ALONE,
             ),
         ),
     )
