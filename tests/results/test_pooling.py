@@ -188,6 +188,7 @@ def test_small_differences_have_no_sign_of_zero() -> None:
         (0.01, 0.02, 0.03, "**holds**", "**holds**"), (-0.01, 0.02, 0.03, "partly", "**holds**"),
         (-0.02, -0.01, 0.01, "does not", "partly"), (-0.03, -0.02, -0.01, "does not", "does not"),
         (-0.01, 0.0, 0.01, "does not", "**holds**"),
+        (-0.01, -1e-17, 0.01, "does not", "**holds**"), (1e-17, 1e-17, 0.01, "does not", "**holds**"),
     ],
 )
 def test_verdicts_follow_the_interval(low: float, value: float, high: float, higher: str, equal: str) -> None:
