@@ -145,8 +145,8 @@ class RankingConfig(Section):
     temperature: Annotated[float, Field(gt=0)] = 0.07
     """Temperature of the contrastive loss."""
     levels: tuple[Annotated[int, Field(ge=0)], ...] = ()
-    """Parts of the backbone, as in ``search.levels``, that the same loss trains too (deep supervision, Lee et al., AISTATS
-    2015), each as its averages over fields at unit length."""
+    """Parts of the backbone, as in ``search.levels``, whose outputs the same loss trains too (deep supervision, Lee et al.,
+    AISTATS 2015), each as its averages over fields at unit length; the last part is what the embedding pools."""
     level_fields: Positive = 4
     """Fields in width and in height over which such a level is averaged."""
     level_weight: Annotated[float, Field(gt=0)] = 0.5
@@ -158,6 +158,11 @@ class RankingConfig(Section):
         return self
 
 
+def _check_compiled(optimization: OptimizationConfig, ranking: RankingConfig) -> None:
+    if optimization.compile and ranking.levels:
+        raise ValueError(f"optimization.compile leaves out levels: set it to false, or ranking.levels {list(ranking.levels)} to []")
+
+
 class TeacherConfig(Section):
     """The full network: one or several members, each trained by the ranking loss."""
 
@@ -165,13 +170,18 @@ class TeacherConfig(Section):
     members: Positive = 1
     """Networks trained from different seeds whose unit-length embeddings are joined."""
     flip: bool = False
-    """Join every embedding with that of the mirrored image (doubles the FLOPs, which are counted)."""
+    """Join every embedding with that of the mirrored image (doubles the FLOPs, which are counted); see ``search.flip``."""
     canvas: Canvas = 256
     """Canvas and photo size at which the full network is evaluated."""
     train_sizes: Annotated[tuple[Canvas, ...], Field(min_length=1)] = (256,)
     """Training resolutions, in equal shares of the epochs, in this order."""
     optimization: OptimizationConfig
     ranking: RankingConfig = RankingConfig()
+
+    @model_validator(mode="after")
+    def _levels_are_not_compiled(self) -> TeacherConfig:
+        _check_compiled(self.optimization, self.ranking)
+        return self
 
     @model_validator(mode="after")
     def _evaluated_canvas_is_trained(self) -> TeacherConfig:
@@ -237,6 +247,11 @@ class StudentConfig(Section):
     """Also train the same network without a teacher, for comparison."""
 
     @model_validator(mode="after")
+    def _levels_are_not_compiled(self) -> StudentConfig:
+        _check_compiled(self.optimization, self.ranking)
+        return self
+
+    @model_validator(mode="after")
     def _canvases_ascend(self) -> StudentConfig:
         if list(self.canvases) != sorted(set(self.canvases)):
             raise ValueError(f"canvases must ascend without repetition, found {list(self.canvases)}")
@@ -270,14 +285,14 @@ class SearchConfig(Section):
     head: bool = False
     """Whether there is one (ours); without, embeddings are searched as they were trained."""
     levels: tuple[Annotated[int, Field(ge=0)], ...] = ()
-    """Parts of the backbone, ascending, by their numbers from 0 (torchvision's ``features.N``), whose features are searched
-    beside the embedding; students and full network must have them. They are computed on the way to it, and whitened by
-    themselves."""
+    """Parts of the backbone, ascending, by their numbers from 0 (torchvision's ``features.N``), whose outputs are searched
+    beside the embedding, the last part's in finer fields than its; students and full network must have them. They are
+    computed on the way to it, and whitened by themselves."""
     fields: Positive = 4
     """Fields in width and in height over which a level is averaged."""
     flip: bool = True
-    """Whether the full network is searched with mirror images where ``teacher.flip`` joins them; students learn from them
-    either way."""
+    """Whether the full network behind heads is searched with mirror images where ``teacher.flip`` joins them; students learn
+    from them either way."""
     whitening: Annotated[float, Field(gt=0)] | None = 1.0
     """Shrinkage of the whitening: the mean variance, so many times, is added to the differences between sketches and their
     photos in every direction. null keeps all directions as they are."""

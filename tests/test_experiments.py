@@ -36,6 +36,19 @@ def test_a_configuration_that_changes_nothing_is_the_recipe_itself() -> None:
     assert policies.recipe(others[1], 2).name == "procedural[selector.reads=statistics]"
 
 
+def test_levels_are_tried_beside_a_head_without_them_and_left_out_of_other_backbones() -> None:
+    base = find_recipe("qmul_v1_deep")
+    read = {variant.name: find_experiment("search", base).recipe(variant, 0).search for variant in find_experiment("search", base).variants}
+    assert {name: search.levels for name, search in read.items() if search.head} == {
+        "whitened": (), "photos near everything held back": (), "both": (), "both, and levels": (10, 13),
+    }  # fmt: skip
+    for name in ("students", "teachers"):
+        experiment = find_experiment(name, base)
+        for variant in experiment.variants:
+            recipe = experiment.recipe(variant, 0)
+            assert not (recipe.search.levels or recipe.student.ranking.levels or recipe.teacher.ranking.levels)
+
+
 def test_photos_of_the_canvas_own_size_stay_with_it() -> None:
     photos = find_experiment("photos", find_recipe("qmul_v1_squeezenet_256"))
     recipes = [photos.recipe(v, 0) for v in photos.variants]

@@ -58,7 +58,7 @@ def stage_keys(recipe: Recipe) -> dict[str, str]:
     judges = learnt | {"taught": from_weights} if distilled else direct
     for fold in range(recipe.selector.folds):
         keys[fold_name(fold)] = judges | {"fold": fold, "epochs": selector["fold_epochs"]}
-    keys["selector"] = learnt | {"selector": selector, "search": values["search"]}
+    keys["selector"] = learnt | {"selector": selector, "search": _without(values["search"], "flip")}
     return {name: json.dumps(key, sort_keys=True) for name, key in keys.items()}
 
 

@@ -40,7 +40,7 @@ class Backbone(nn.Module):
         for number, block in enumerate(self.blocks()):
             x = block(x)
             if number in levels:
-                found.append(read(x))  # at once: the next layer may work in place
+                found.append(read(x.clone() if torch.is_grad_enabled() else x))  # the next layer may work in place
         return x, found
 
 

@@ -167,15 +167,18 @@ def _photos(base: Recipe) -> Experiment:
 
 
 def _search(base: Recipe) -> Experiment:
-    head = ("search.head=true", *_STUDENT_ALONE, "student.gallery=own")
-    variants = (
+    all_parts = ("search.head=true", *_STUDENT_ALONE, "student.gallery=own")
+    head = (*all_parts, *(["search.levels=[]"] if base.search.levels else []))
+    variants = [
         Variant("as trained", ("search.head=false", *head[1:])),
         Variant("whitened", (*head, "search.neighbours=0")),
         Variant("photos near everything held back", (*head, "search.whitening=null", "search.dimensions=null")),
         Variant("both", head),
-    )
+    ]
+    if base.search.levels:
+        variants.append(Variant("both, and levels", all_parts))
     question = "What does a search head bring, computed from training pairs after the training?"
-    return Experiment("search", question, base, variants, variants[0].name, "same")
+    return Experiment("search", question, base, tuple(variants), variants[0].name, "same")
 
 
 def _canvases(base: Recipe) -> Experiment:
@@ -249,8 +252,10 @@ def _students(base: Recipe) -> Experiment:
 
 def _teachers(base: Recipe) -> Experiment:
     def variant(name: str, members: int, flip: bool) -> Variant:
-        changes = (f"teacher.members={members}", f"teacher.flip={str(flip).lower()}")
+        changes = (f"teacher.members={members}", f"teacher.flip={str(flip).lower()}", *mirrored, *_no_levels(base))
         return Variant(name, (*changes, _FROM_WEIGHTS, *_STUDENT_ALONE))
+
+    mirrored = () if base.search.flip else ("search.flip=true",)
 
     variants = (
         variant("one network", 1, False),

@@ -174,16 +174,16 @@ def qmul_v1_search() -> Recipe:
 
 
 def qmul_v1_levels() -> Recipe:
-    """`qmul_v1_search` with search heads that read two earlier levels of each network too.
+    """`qmul_v1_search` with search heads that read two levels of each network beside its embedding.
 
-    MobileNetV2's last layers of 64 and of 96 channels, in 4 x 4 fields. Mirror images bring such a search nothing for twice
+    MobileNetV2's last layers of 64 and of 96 channels, in 4 x 4 fields; the embedding pools the latter. Mirror images bring such a search nothing for twice
     its cost, so that they are only learnt from.
     """
     base = qmul_v1_search()
     return base.model_copy(
         update={
             "name": "qmul_v1_levels",
-            "description": "qmul_v1_search whose search heads read earlier levels beside the embedding, no mirror images",
+            "description": "qmul_v1_search whose search heads read two levels beside the embedding, searched without mirror images",
             "search": SearchConfig(head=True, levels=(10, 13), flip=False),
         }
     )

@@ -88,7 +88,12 @@ class Pool:
     def difference(self, first: str, second: str, scope: str = "all") -> Interval:
         """Mean difference of two systems in Acc@1 over seeds and queries, with its 95 % interval."""
         gap = self.mean_hits(first) - self.mean_hits(second)
-        return bootstrap_interval(gap[self.runs[0].scope(scope)], resamples=RESAMPLES)
+        return unrounded(bootstrap_interval(gap[self.runs[0].scope(scope)], resamples=RESAMPLES))
+
+
+def unrounded(gap: Interval) -> Interval:
+    """A difference whose zeros are zero: means that are equal may come out some 1e-17 apart, one query counts 1e-6 at least."""
+    return Interval(*(0.0 if abs(bound) < 1e-9 else bound for bound in gap))
 
 
 def pool(runs: Sequence[Summary]) -> Pool:

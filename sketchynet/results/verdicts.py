@@ -34,18 +34,14 @@ def claims_table(pooled: Pool) -> str:
     return markdown(["claim", "verdict", "figures"], rows) + f"\n\n{RULES}"
 
 
-_ROUNDING = 1e-9
-"""Far below one query of any test split: differences of means that are equal may come out as this."""
-
-
 def above(gap: Interval) -> str:
     """Verdict on a difference that is to be above zero."""
-    return "**holds**" if gap.low > _ROUNDING else "partly" if gap.value > _ROUNDING else "does not"
+    return "**holds**" if gap.low > 0 else "partly" if gap.value > 0 else "does not"
 
 
 def not_below(gap: Interval) -> str:
     """Verdict on a difference that is not to be below zero."""
-    return "**holds**" if gap.value >= -_ROUNDING else "partly" if gap.high >= -_ROUNDING else "does not"
+    return "**holds**" if gap.value >= 0 else "partly" if gap.high >= 0 else "does not"
 
 
 Row = tuple[str, str, str]

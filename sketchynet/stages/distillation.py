@@ -58,8 +58,8 @@ class LevelSupervision:
 
     @classmethod
     def of(cls, config: RankingConfig, backbone: str, pairs: PairedSet, *, share: float = 1.0) -> LevelSupervision | None:
-        """As a recipe has it, if it has; ``share`` is that of the ranking loss in the whole one."""
-        if not config.levels:
+        """As a recipe has it, if its loss ranks at all; ``share`` is that of the ranking loss in the whole one."""
+        if not config.levels or not share:
             return None
         sizes = level_sizes(backbone, config.levels, config.level_fields)
         objective = ranking_objective(config, pairs)
@@ -68,10 +68,10 @@ class LevelSupervision:
     def loss(
         self, sketch: list[torch.Tensor], photo: torch.Tensor, sketches: np.ndarray, photos: np.ndarray
     ) -> torch.Tensor:
-        """The weighted sum over the levels; sketch, a tensor a canvas, and photo (B, sum of sizes)."""
+        """The sum over the levels, unweighted; sketch, a tensor a canvas, and photo (B, sum of sizes)."""
         apart = zip(*(rows.split(self.sizes, dim=1) for rows in [photo, *sketch]), strict=True)
         losses = [self.objective(list(drawn), shown, sketches, photos)[0] for shown, *drawn in apart]
-        return self.weight * torch.stack(losses).sum()
+        return torch.stack(losses).sum()
 
 
 def distillation_objective(recipe: Recipe, pairs: PairedSet, teacher: dict[str, torch.Tensor]) -> Objective:

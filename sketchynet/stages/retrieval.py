@@ -53,7 +53,7 @@ class PairExamples:
         levels: LevelSupervision | None = None,
     ) -> None:
         """``canvases``, and the photo size of each, are those at which the network is validated."""
-        self._levels = levels
+        self.levels = levels
         self._pairs, self._objective, self._augmentation = pairs, objective, recipe.augmentation
         self._canvases, self._photo_sizes, self._seed = canvases, photo_sizes, seed
         self._sampler = PairSampler(
@@ -75,7 +75,7 @@ class PairExamples:
     def outputs(self, network: Embedder, batch: PairBatch, device: torch.device) -> list[torch.Tensor]:
         """Embeddings of the photos at every size, then of the sketches at every canvas; regressed features and levels as
         further columns."""
-        levels = self._levels
+        levels = self.levels
         with network.reading(levels.numbers, levels.fields) if levels is not None else nullcontext():
             photos = [network.embed_photos(images.to(device)) for images in batch.images]
             embedded = [*photos, *(network.embed_sketches(canvas.to(device)) for canvas in batch.canvases)]
@@ -90,16 +90,16 @@ class PairExamples:
     ) -> tuple[torch.Tensor, dict[str, float]]:
         """The objective over the global batch: the mean over the canvases, each beside the photos of its size."""
         sizes, photos = plan.galleries, self._pairs.sketch_photo[plan.sketches]
-        read = sum(self._levels.sizes) if self._levels is not None else 0
+        read = sum(self.levels.sizes) if self.levels is not None else 0
         apart = [rows.tensor_split([rows.shape[1] - read], dim=1) for rows in outputs]
         sketch = apart[len(sizes) :]
         loss, figures = outputs[0].new_zeros(()), dict[str, float]()
         for size, (photo, shown) in zip(sizes, apart, strict=False):
             among = [rows for rows, own in zip(sketch, plan.photo_sizes, strict=True) if own == size]
             part, parts = self._objective([rows for rows, _ in among], photo, plan.sketches, photos)
-            if self._levels is not None:
-                supervised = self._levels.loss([drawn for _, drawn in among], shown, plan.sketches, photos)
-                part, parts = part + supervised, parts | {"loss_levels": float(supervised.detach())}
+            if self.levels is not None:
+                supervised = self.levels.loss([drawn for _, drawn in among], shown, plan.sketches, photos)
+                part, parts = part + self.levels.weight * supervised, parts | {"loss_levels": float(supervised.detach())}
             share = len(among) / len(sketch)
             loss = loss + share * part
             figures = {name: figures.get(name, 0.0) + share * value for name, value in parts.items()}

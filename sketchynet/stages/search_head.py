@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from sketchynet import checkpoint
 from sketchynet.config import Recipe, SearchConfig
 from sketchynet.data.pairs import PairedSet
+from sketchynet.errors import InputError
 from sketchynet.models import Embedder, SearchHead
 from sketchynet.models.backbones import level_sizes
 from sketchynet.raster import rasterize
@@ -35,10 +36,16 @@ def searched(recipe: Recipe, folder: RunFolder, name: str) -> Path:
 
 
 def check_levels(recipe: Recipe) -> None:
-    """Raises InputError where a network of the recipe lacks the levels that it is to be trained on or searched by."""
-    for stage in (recipe.teacher, recipe.student):
-        levels = {*stage.ranking.levels, *(recipe.search.levels if recipe.search.head else ())}
-        level_sizes(stage.network.backbone, sorted(levels), recipe.search.fields)
+    """Raises InputError, naming the setting, where a network lacks levels that it is to be trained on or searched by."""
+    for name, stage in (("teacher", recipe.teacher), ("student", recipe.student)):
+        asked = {f"{name}.ranking.levels": stage.ranking.levels}
+        if recipe.search.head:
+            asked["search.levels"] = recipe.search.levels
+        for key, levels in asked.items():
+            try:
+                level_sizes(stage.network.backbone, levels, recipe.search.fields)
+            except InputError as error:
+                raise InputError(f"{key} of {name}.network: {error}; or set {key}=[]") from None
 
 
 def add_search_head(

@@ -101,6 +101,21 @@ def test_levels_are_the_features_behind_parts_of_the_backbone() -> None:
         torch.testing.assert_close(part, F.normalize(expected, dim=1))
 
 
+def test_levels_in_front_of_a_layer_that_works_in_place_are_trained() -> None:
+    torch.manual_seed(0)
+    network = Embedder("vgg_tiny", canvases=(16, 32), norm="frozen")
+    assert isinstance(network.backbone.blocks()[2], torch.nn.ReLU)
+    canvas = torch.randint(0, 256, (2, 16, 16), dtype=torch.uint8)
+    with network.reading((1,), 2):
+        embedded = network.embed_sketches(canvas)
+    with torch.no_grad():
+        size = embedded.shape[1] - network.dim
+        assert (embedded[:, -size:] < 0).any()  # before the activation
+    embedded[:, -size:].square().sum(dim=0)[0].backward()
+    assert network.backbone.blocks()[0].weight.grad is not None
+    assert network.levels == ()
+
+
 def test_a_network_with_levels_behind_a_head_is_rebuilt_and_pays_for_the_whitening_alone() -> None:
     plain, network = _network(), _network()
     network.add_levels((5,), fields=2)

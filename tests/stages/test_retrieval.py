@@ -7,6 +7,7 @@ import pytest
 import torch
 from small import ALIKE, small_pairs, small_recipe
 
+from sketchynet import checkpoint
 from sketchynet.losses import triplet_loss
 from sketchynet.models import Embedder
 from sketchynet.ops import relational_huber
@@ -117,8 +118,26 @@ def test_levels_are_trained_by_the_ranking_loss_too(kind: str) -> None:
     for place in (slice(0, levels.sizes[0]), slice(levels.sizes[0], None)):
         for rows in drawn:
             supervised += ranking_loss(settings.ranking, rows[:, place], shown[:, place], content).item() / len(drawn)
-    assert figures["loss_levels"] == pytest.approx(0.4 * 0.25 * supervised, rel=1e-4)
+    assert figures["loss_levels"] == pytest.approx(supervised, rel=1e-4)
     assert loss.item() == pytest.approx(expected.item() + 0.4 * 0.25 * supervised, rel=1e-4)
+
+
+def test_each_network_is_trained_on_the_levels_of_its_own_ranking(tmp_path: Path) -> None:
+    recipe = small_recipe(
+        *ALIKE, "teacher.ranking.levels=[3]", "student.ranking.levels=[3, 5]", "student.ranking.level_weight=0.5",
+        "student.distillation.ranking_share=0.25", "student.distillation.start=weights",
+    )  # fmt: skip
+    task, run, rows = Retrieval(recipe, small_pairs()), RunFolder(tmp_path), small_pairs().sketch_indices(0)
+    checkpoint.write_checkpoint(run.teacher_embeddings, network=_teacher(5), config={}, metrics={})
+    cpu = torch.device("cpu")
+    member = task.teacher_examples(rows, seed=0)
+    direct, distilled = (task.student_examples(rows, run, distilled=d, seed=0, device=cpu) for d in (False, True))
+    assert isinstance(direct, PairExamples) and isinstance(distilled, PairExamples)
+    supervised = [examples.levels for examples in (member, direct, distilled)]
+    assert [levels and (levels.numbers, levels.weight) for levels in supervised] == [
+        ((3,), 0.5), ((3, 5), 0.5), ((3, 5), 0.125),
+    ]  # fmt: skip
+    assert LevelSupervision.of(recipe.student.ranking, "vgg_tiny", small_pairs(), share=0.0) is None
 
 
 def test_levels_reach_the_networks_that_are_trained(tmp_path: Path) -> None:

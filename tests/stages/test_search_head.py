@@ -16,6 +16,7 @@ from sketchynet.experiments.sharing import borrow_stages, needed_stages, stage_k
 from sketchynet.flops import count_parameters, embedder_flops
 from sketchynet.raster import rasterize
 from sketchynet.stages.batches import clean_photos
+from sketchynet.stages.bulk import find_network
 from sketchynet.stages.networks import read_embedder
 from sketchynet.stages.retrieval import Retrieval
 from sketchynet.stages.run_folder import RunFolder
@@ -138,6 +139,8 @@ def test_a_head_is_made_once_and_never_borrowed(tmp_path: Path) -> None:
     other, changed = RunFolder(tmp_path / "second"), recipe.model_copy(update={"search": SearchConfig()})
     keys = [stage_keys(r) for r in (recipe, changed)]
     assert keys[0]["student"] == keys[1]["student"] and keys[0]["selector"] != keys[1]["selector"]
+    unmirrored = stage_keys(recipe.model_copy(update={"search": recipe.search.model_copy(update={"flip": False})}))
+    assert unmirrored == keys[0]  # no policy looks at the full network
     borrow_stages(needed_stages(changed, teacher=True), other, [(run, recipe)])
     assert other.final("student").exists() and not other.search("student").exists()
     assert searched(changed, other, "student") == other.final("student") and is_trained(changed, other, "student")
@@ -153,16 +156,25 @@ def test_a_head_needs_photos_of_the_students_own() -> None:
             small_recipe(*ALIKE, f"{levels}=[5, 3]")
     with pytest.raises(Exception, match=r"student\.ranking\.levels must be \[\]"):
         small_recipe("student.ranking.levels=[3, 5]")
+    with pytest.raises(Exception, match=r"optimization\.compile leaves out levels.* ranking\.levels \[3, 5\] to \[\]"):
+        small_recipe("teacher.ranking.levels=[3, 5]", "teacher.optimization.compile=true")
 
 
-@pytest.mark.parametrize("changes", [("search.head=true", "search.levels=[3, 99]"), ("teacher.ranking.levels=[99]",)])
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        (("search.head=true", "search.levels=[3, 99]"), "search.levels of teacher.network"),
+        (("student.ranking.levels=[99]",), "student.ranking.levels of student.network"),
+    ],
+)
 def test_levels_that_a_network_lacks_are_named_before_anything_is_trained(
-    changes: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    changes: tuple[str, ...], key: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     recipe = small_recipe(*ALIKE, *changes)
     (tmp_path / "small.json").write_text(recipe.model_dump_json())
     assert main(["train", str(tmp_path / "small.json"), "--output", str(tmp_path / "run"), "--track", "jsonl"]) != 0
-    assert "level 99 of backbone 'vgg_tiny' does not exist: its parts are numbered 0 to 27" in capsys.readouterr().err
+    told = f"{key}: level 99 of backbone 'vgg_tiny' does not exist: its parts are numbered 0 to 27; or set {key.split()[0]}=[]"
+    assert told in capsys.readouterr().err
     assert not (tmp_path / "run" / "teacher-0").exists()
 
 
@@ -209,3 +221,5 @@ def test_a_run_searches_through_the_heads_of_all_its_networks(tmp_path: Path) ->
     assert [query["ranks"] for query in summary["queries"]] == ranks.tolist()
     member, full = read_embedder(run.search("teacher-0")), summary["systems"]["full"]["all"]
     assert full["gflops"] == pytest.approx(recipe.teacher.members * embedder_flops(member, recipe.teacher.canvas) / 1e9)
+    assert member.search_head is not None and member.search_head.bank.shape[1] == len(small_pairs().sketch_indices(TRAIN))
+    assert not getattr(find_network(run.root, "full").network, "flip", False)
