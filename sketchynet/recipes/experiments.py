@@ -79,15 +79,14 @@ def _one_size(base: Recipe) -> tuple[str, ...]:
 
 def _no_head(base: Recipe) -> tuple[str, ...]:
     """The changes that take the search heads away, and what is trained for them, where the base recipe has them."""
-    return (*(["search.head=false"] if base.search.head else []), *_no_levels(base, ranking_alone=True))
+    return (*(["search.head=false"] if base.search.head else []), *_no_levels(base))
 
 
-def _no_levels(base: Recipe, *, ranking_alone: bool = False) -> tuple[str, ...]:
+def _no_levels(base: Recipe) -> tuple[str, ...]:
     """The changes for a backbone that has other levels than the base recipe's, where that reads some."""
-    sections = {"teacher.ranking": base.teacher.ranking, "student.ranking": base.student.ranking}
-    read = [name for name, section in sections.items() if section.levels]
-    read += ["search"] if base.search.levels and not ranking_alone else []
-    return tuple(f"{name}.levels=[]" for name in read)
+    rankings = {"teacher.ranking": base.teacher.ranking.levels, "student.ranking": base.student.ranking.levels}
+    read = {"search": base.search.levels} | rankings
+    return tuple(f"{name}.levels=[]" for name, levels in read.items() if levels)
 
 
 def _distillation(base: Recipe) -> Experiment:

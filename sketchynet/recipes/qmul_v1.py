@@ -176,8 +176,8 @@ def qmul_v1_search() -> Recipe:
 def qmul_v1_levels() -> Recipe:
     """`qmul_v1_search` with search heads that read two levels of each network beside its embedding.
 
-    MobileNetV2's last layers of 64 and of 96 channels, in 4 x 4 fields; the embedding pools the latter. Mirror images bring such a search nothing for twice
-    its cost, so that they are only learnt from.
+    MobileNetV2's last layers of 64 and of 96 channels, in 4 x 4 fields; the embedding pools the latter. Mirror images
+    bring such a search nothing for twice its cost, so that they are only learnt from.
     """
     base = qmul_v1_search()
     return base.model_copy(

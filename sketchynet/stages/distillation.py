@@ -54,7 +54,9 @@ class LevelSupervision:
     sizes: tuple[int, ...]
     """Columns that each level adds to the embedding."""
     weight: float
+    """Of each level's loss in the whole one."""
     objective: Objective
+    """The ranking loss alone."""
 
     @classmethod
     def of(cls, config: RankingConfig, backbone: str, pairs: PairedSet, *, share: float = 1.0) -> LevelSupervision | None:
