@@ -17,6 +17,7 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "qmul_v1_half": qmul_v1.qmul_v1_half,
     "qmul_v1_squeezenet": qmul_v1.qmul_v1_squeezenet,
     "qmul_v1_squeezenet_256": qmul_v1.qmul_v1_squeezenet_256,
+    "qmul_v1_squeezenet_levels": qmul_v1.qmul_v1_squeezenet_levels,
     "qmul_v1_stride16": qmul_v1.qmul_v1_stride16,
     "qmul_v1_search": qmul_v1.qmul_v1_search,
     "qmul_v1_levels": qmul_v1.qmul_v1_levels,

@@ -135,6 +135,21 @@ def qmul_v1_squeezenet_256() -> Recipe:
     )
 
 
+def qmul_v1_squeezenet_levels() -> Recipe:
+    """`qmul_v1_squeezenet_256` with search heads that read two levels beside the embedding, as `qmul_v1_levels` has them.
+
+    SqueezeNet's first Fire module of 384 channels and its first of 512, in 4 x 4 fields; the embedding pools its last.
+    """
+    base = qmul_v1_squeezenet_256()
+    return base.model_copy(
+        update={
+            "name": "qmul_v1_squeezenet_levels",
+            "description": "qmul_v1_squeezenet_256 behind search heads that read two levels beside the embedding",
+            "search": SearchConfig(head=True, levels=(9, 11), flip=False),
+        }
+    )
+
+
 def qmul_v1_stride16() -> Recipe:
     """`qmul_v1` with MobileNetV2's layers up to a stride of 16 on both sides, and photos as large as a canvas needs.
 
