@@ -26,6 +26,7 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "qmul_v2": catalogue.qmul_v2,
     "sketchy": catalogue.sketchy,
     "sketchy_squeezenet": catalogue.sketchy_squeezenet,
+    "sketchy_levels": catalogue.sketchy_levels,
     "fscoco": catalogue.fscoco,
     "folder": catalogue.folder,
     "quickdraw": quickdraw.quickdraw,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sketchynet.config import AugmentationConfig, DataConfig, Recipe
+from sketchynet.config import AugmentationConfig, DataConfig, Recipe, SearchConfig
 from sketchynet.recipes.qmul_v1 import qmul_v1, qmul_v1_squeezenet
 
 
@@ -73,6 +73,16 @@ def sketchy_squeezenet() -> Recipe:
         augmentation=AugmentationConfig(),
         teacher=_changed(teacher, optimization=_changed(teacher.optimization, **batches)),
         student=_changed(student, optimization=_changed(student.optimization, **batches)),
+    )
+
+
+def sketchy_levels() -> Recipe:
+    """`sketchy_squeezenet` behind search heads that read two levels: the last Fire module at a stride of 8, the first at 16."""
+    return _changed(
+        sketchy_squeezenet(),
+        name="sketchy_levels",
+        description="sketchy_squeezenet behind search heads that read two levels of each network beside the embedding",
+        search=SearchConfig(head=True, levels=(7, 9), flip=False),
     )
 
 
