@@ -44,12 +44,13 @@ def test_whitened_pairs_differ_alike_in_all_directions() -> None:
     torch.testing.assert_close(layer(torch.cat([sketches, photos], dim=1)).mean(dim=1), torch.zeros(1, 6), atol=1e-4, rtol=0)
 
 
-def test_shrinkage_and_kept_directions_beside_numpy() -> None:
-    sketches, photos = _pairs_of(200, 6)
-    head = search_head(sketches, photos, [32], _ALL.model_copy(update={"whitening": 0.5, "dimensions": 4}), parts=[6])
+@pytest.mark.parametrize(("count", "channels"), [(200, 6), (5, 12)])
+def test_shrinkage_and_kept_directions_beside_numpy(count: int, channels: int) -> None:
+    sketches, photos = _pairs_of(count, channels)
+    head = search_head(sketches, photos, [32], _ALL.model_copy(update={"whitening": 0.5, "dimensions": 4}), parts=[channels])
     differences = (sketches - photos)[0].double().numpy()
-    moment = differences.T @ differences / 200
-    values, vectors = np.linalg.eigh(moment + 0.5 * np.trace(moment) / 6 * np.eye(6))
+    moment = differences.T @ differences / count
+    values, vectors = np.linalg.eigh(moment + 0.5 * np.trace(moment) / channels * np.eye(channels))
     white = vectors / np.sqrt(values) @ vectors.T
     rows = torch.cat([sketches, photos], dim=1)[0].double().numpy()
     moved = (rows - rows.mean(axis=0)) @ white
