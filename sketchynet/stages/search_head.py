@@ -5,6 +5,7 @@ Shapes: N training sketches, each beside its photo, P photo sizes, C size of wha
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -88,7 +89,10 @@ def add_search_head(
         for table, embed in zip(shown, (_sketches(network, pairs, own), _photos(network, pairs, size)), strict=True):
             table.append(torch.cat([_embedded(runtime, rows, embed, side) for side in sides]))
     if runtime.rank == 0:
-        head = search_head(torch.stack(shown[0]), torch.stack(shown[1]), sizes, settings, parts=network.parts)
+        try:
+            head = search_head(torch.stack(shown[0]), torch.stack(shown[1]), sizes, settings, parts=network.parts)
+        except InputError as error:
+            raise InputError(f"{name}, the search head: {error}") from None
         network.add_search_head(head)
         network.to(runtime.device)
         metrics = validation_score(network, pairs, canvases=tuple(canvases), photo_sizes=tuple(photo_sizes))
@@ -192,8 +196,15 @@ def _whitening(
     values, vectors, shrinkage = mean[:0], mean.new_zeros(size, 0), 1.0
     if settings.whitening is not None:
         mean = rows.mean(dim=0)
-        values, vectors = _second_moment(sketches - photos)
-        shrinkage = settings.whitening * float(values.sum()) / size
+        differences = sketches - photos
+        variance = float(differences.square().mean())
+        if not 0 < variance < math.inf:
+            raise InputError(
+                f"sketches and their photos differ by {variance} in the mean square, which cannot be whitened: the network has "
+                "collapsed or diverged; train it again with a lower learning rate, or set search.head=false"
+            )
+        values, vectors = _second_moment(differences)
+        shrinkage = settings.whitening * variance
     # The root is a multiple of the identity but for the directions in which pairs differ, which may be far fewer than all.
     least = shrinkage**-0.5
     beyond = (values + shrinkage).rsqrt() - least
@@ -207,7 +218,7 @@ def _whitening(
 
 
 def _second_moment(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Eigenvalues (r,) and eigenvectors (size, r) of the mean second moment of rows (n, size), but for those of value 0.
+    """Eigenvalues (r,) and eigenvectors (size, r) of the mean second moment of rows (n, size); those of value 0 may be left out.
 
     By the smaller of two matrices: a level of 512 channels in 4 x 4 fields has 8,192 numbers, and far fewer pairs to learn from.
     """

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from small import ALIKE, small_pairs, small_recipe
 from sketchynet import checkpoint
 from sketchynet.cli import main
 from sketchynet.config import Recipe, SearchConfig
+from sketchynet.errors import InputError
 from sketchynet.experiments.sharing import borrow_stages, needed_stages, stage_keys
 from sketchynet.flops import count_parameters, embedder_flops
 from sketchynet.raster import rasterize
@@ -60,6 +62,14 @@ def test_shrinkage_and_kept_directions_beside_numpy(count: int, channels: int) -
     expected /= np.linalg.norm(expected, axis=1, keepdims=True)
     found = head(torch.from_numpy(rows).float()).double().numpy()
     np.testing.assert_allclose(found @ found.T, expected @ expected.T, atol=1e-5)  # directions have no sign of their own
+
+
+@pytest.mark.parametrize("value", [1.0, math.nan])
+@pytest.mark.parametrize("channels", [2, 8])
+def test_a_collapsed_or_diverged_network_is_named(value: float, channels: int) -> None:
+    embedded = torch.full((1, 4, channels), value)
+    with pytest.raises(InputError, match="collapsed or diverged"):
+        search_head(embedded, embedded, [32], _ALL, parts=[channels])
 
 
 def test_a_photo_that_is_near_everything_is_held_back() -> None:
