@@ -9,7 +9,7 @@ from pathlib import Path
 from sketchynet.plots import BLUE, FAINT, GREY, VERMILLION, picture
 from sketchynet.retrieval import Interval
 
-_LABEL, _AXIS = 34, 80
+_LABEL, _AXIS = 40, 80
 """Letters in a line of a configuration's name beside its interval, and of what the axis means."""
 
 
