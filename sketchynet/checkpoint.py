@@ -136,7 +136,7 @@ def write_checkpoint(
             os.replace(temporary, directory)
             _flush(directory.parent)
         else:
-            _remove(directory)
+            remove(directory)
             upload(temporary, directory, last=_MANIFEST)
             shutil.rmtree(temporary)
     except (OSError, SafetensorError) as error:
@@ -193,10 +193,10 @@ def remove_partial(folder: Path) -> None:
 def prune_epochs(folder: Path, *, keep: int) -> None:
     """Removes all but the newest ``keep`` epoch checkpoints of a stage."""
     for directory in _epochs(folder)[:-keep] if keep else _epochs(folder):
-        _remove(directory)
+        remove(directory)
 
 
-def _remove(directory: Path) -> None:
+def remove(directory: Path) -> None:
     """Removes a checkpoint; half removed it is none any more."""
     if not is_local(directory):
         (directory / _MANIFEST).unlink(missing_ok=True)

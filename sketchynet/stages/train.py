@@ -103,12 +103,14 @@ def train_networks(names: Collection[str], runtime: Runtime, *, recipe: Recipe, 
     if taught and TEACHER_EMBEDDINGS not in names and not agreed(runtime, checkpoint.is_complete(run.teacher_embeddings)):
         raise InputError(f"{run.root} has no finished teacher to distil from; run --stage teacher first")
     for name in names:
+        if name == TEACHER_EMBEDDINGS:
+            task.store_teacher(runtime, run)
+            continue
+        if runtime.rank == 0 and not checkpoint.is_complete(run.final(name)):
+            checkpoint.remove(run.search(name))  # the head of a network that is no longer there
         if name in members:
             fitted = task.indices(TRAIN)
             train_member(members[name], task, runtime, run, sketches=fitted, weights=places.weights)
-        elif name == TEACHER_EMBEDDINGS:
-            task.store_teacher(runtime, run)
-            continue
         else:
             fitted = students[name].sketches
             train_student(students[name], task, runtime, run, weights=places.weights)

@@ -25,7 +25,7 @@ from sketchynet.stages.run_folder import RunFolder
 from sketchynet.stages.runtime import LocalRuntime
 from sketchynet.stages.search_head import add_search_head, search_head, searched
 from sketchynet.stages.task import TEST, TRAIN, VALIDATION
-from sketchynet.stages.train import is_trained
+from sketchynet.stages.train import Places, is_trained, train_networks
 
 _ALL = SearchConfig(head=True, whitening=1e-9, dimensions=None, neighbours=0)
 
@@ -234,3 +234,15 @@ def test_a_run_searches_through_the_heads_of_all_its_networks(tmp_path: Path) ->
     assert full["gflops"] == pytest.approx(recipe.teacher.members * embedder_flops(member, recipe.teacher.canvas) / 1e9)
     assert member.search_head is not None and member.search_head.bank.shape[1] == len(small_pairs().sketch_indices(TRAIN))
     assert not getattr(find_network(run.root, "full").network, "flip", False)
+
+
+def test_a_network_that_is_trained_again_gets_a_head_of_its_own(tmp_path: Path) -> None:
+    recipe, run = _run(tmp_path, "student.direct=true", "selector.train=false")
+    places = Places(run, data=None, cache=tmp_path / "cache", weights=None)
+    other = read_embedder(run.final("student"))
+    checkpoint.write_checkpoint(run.search("direct"), network=other.state_dict(), config=other.config, metrics={})
+    train_networks(["direct"], LocalRuntime(), recipe=recipe, places=places)
+    headed, trained = read_embedder(run.search("direct")), read_embedder(run.final("direct"))
+    assert headed.search_head is not None
+    found = headed.state_dict()
+    assert all(torch.equal(found[key], value) for key, value in trained.state_dict().items())
