@@ -139,12 +139,14 @@ def test_one_recipe_beside_another_over_the_common_seeds() -> None:
     better = [[1, 1], [1, 1], [1, 1]]
     ours = pool([make_summary(0, name="ours", ranks=better)])
     theirs = pool([make_summary(seed) for seed in (0, 1)])
-    header, _, *rows = beside_table(ours, theirs).split("\n")
+    theirs.runs[1].values["systems"]["v1@32"]["all"]["acc1"] = 0.9
+    told, _, header, _, *rows = beside_table(ours, theirs).split("\n")
+    assert told == "Over the seeds that both have: 0."
     assert header.startswith("|  | `ours`, Acc@1 | GFLOPs | `tiny`, Acc@1 | GFLOPs | difference |")
     named = {row.split(" | ")[0].removeprefix("| "): row for row in rows}
     assert not {"best mixture of fixed canvases", "oracle"} & named.keys()
     hits = float(theirs.runs[0].hits("v1@32").mean())  # of seed 0 alone
-    assert f"+{100 * (1 - hits):.2f} [" in named["SketchyNetV1 at 32"]
+    assert f"| 50.00 | 0.1000 | +{100 * (1 - hits):.2f} [" in named["SketchyNetV1 at 32"]
     with pytest.raises(InputError, match="no seed in common"):
         beside_table(ours, pool([make_summary(1)]))
 
