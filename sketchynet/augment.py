@@ -173,7 +173,7 @@ def augment_photos(
         if flips[b]:
             photo = photo[:, ::-1]
         if config.moves():
-            photo = _move_photo(photo, *_affine(config, generator), config.border)
+            photo = move_photo(photo, *_affine(config, generator), config.border)
         photo = _recolour(photo, config, generator)
         result[b] = photo
         if config.erasing and generator.random() < config.erasing:
@@ -253,8 +253,12 @@ def _kept_strokes(
     return kept
 
 
-def _move_photo(photo: np.ndarray, matrix: np.ndarray, shift: np.ndarray, border: str) -> np.ndarray:
-    """uint8 (size, size, 3): the photo under the map `_affine` gives, bilinear."""
+def move_photo(photo: np.ndarray, matrix: np.ndarray, shift: np.ndarray, border: str) -> np.ndarray:
+    """uint8 (size, size, 3): a square photo under an affine map, bilinear.
+
+    A point, in units of the frame, goes to centre + matrix (2, 2) @ (point - centre) + shift (2,); `border` as in
+    :class:`PhotoAugmentation`.
+    """
     size = photo.shape[0]
     inverse = np.linalg.inv(matrix)
     # Pillow asks where an output pixel comes from, in pixels.

@@ -56,7 +56,7 @@ def embed_collection(
                 message = shard.skipped[0][1]
                 more = f" ({len(shard.skipped)} such in its shard)" if len(shard.skipped) > 1 else ""
                 raise InputError(f"{message}{more}; --skip-bad leaves such photos out and lists them")
-            embedded += shard.rows
+            embedded += shard.photos
             bar.update(len(job.ids(shard.number)))
     manifest = folder.finish(about, job.shards)
     return manifest | {"embedded": embedded, "seconds": time.monotonic() - began, "shards": job.shards}

@@ -302,6 +302,9 @@ class SearchConfig(Section):
     """Training sketches, at most as many as there are, that say how much a photo lies near everything; 0 for none."""
     sketches: Annotated[int, Field(ge=2)] = 1024
     """Training sketches, drawn at random, from which the head is computed."""
+    copy_shift: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
+    """Share of its side by which every photo is stored four times more, moved to the left, right, top and bottom, with or
+    without a head (ours): its two copies nearest to a drawing count, in their mean. A query costs the same; 0 for none."""
 
     @model_validator(mode="after")
     def _levels_ascend(self) -> SearchConfig:
@@ -453,8 +456,10 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _head_needs_both_sides(self) -> Recipe:
-        if self.search.head and self.recognition is not None:
-            raise ValueError("search.head: recognition searches no photos")
+        if self.recognition is not None:
+            asked = [name for name in ("head", "copy_shift") if getattr(self.search, name)]
+            if asked:
+                raise ValueError(f"search.{asked[0]}: recognition searches no photos")
         if self.search.head and self.student.gallery == "full":
             raise ValueError("search.head needs student.gallery = own: the full network's photos are stored as they are")
         return self

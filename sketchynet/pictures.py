@@ -10,8 +10,9 @@ import torch
 
 from sketchynet import plots
 from sketchynet.models.embedder import Embedder
-from sketchynet.ops import nearest
+from sketchynet.ops import nearest_photos
 from sketchynet.raster import rasterize
+from sketchynet.stages.copies import PhotoCopies
 from sketchynet.stages.embedding import embed_galleries, embed_sketches
 from sketchynet.stages.evaluate import Evaluation
 from sketchynet.stages.networks import read_embedder
@@ -48,7 +49,7 @@ def draw_pictures(task: Task, evaluation: Evaluation, folder: RunFolder, *, devi
             paths.append(plots.recognition_sheet(shown, target / "failures.png", title=title))
     elif isinstance(task, Retrieval):
         photos, sizes = task.pairs.photo_indices(TEST), task.recipe.student.gallery_sizes
-        embedded = embed_galleries(student, task.pairs, photos, sizes)
+        embedded = embed_galleries(student, task.pairs, photos, sizes, PhotoCopies.of(task.recipe))
         galleries = [embedded[size] for size in sizes]
         shown = _sheet_rows(task, evaluation, student, galleries, _chosen_queries(evaluation, rows))
         paths.append(plots.retrieval_sheet(shown, target / "retrieval.png"))
@@ -146,7 +147,7 @@ def _sheet_rows(
     task: Retrieval, evaluation: Evaluation, student: Embedder, galleries: list[torch.Tensor], queries: np.ndarray,
     *, failures: bool = False,
 ) -> list[dict[str, Any]]:  # fmt: skip
-    """What the student finds for some queries; galleries float32 (g, D) a canvas: its embeddings of the test photos."""
+    """What the student finds for some queries; galleries: its embeddings of the test photos, a canvas."""
     pairs = task.pairs
     photos = pairs.photo_indices(TEST)
     numbers, ranks = _canvas_numbers(evaluation), _shown_ranks(evaluation)
@@ -157,7 +158,7 @@ def _sheet_rows(
         truth = pairs.sketch_photo[sketch]
         columns = np.flatnonzero(pairs.categories[photos] == pairs.categories[truth])
         embedded = embed_sketches(student, drawn, canvas)
-        found = nearest(embedded, galleries[numbers[query]][torch.from_numpy(columns)], min(5, len(columns)))
+        found = nearest_photos(embedded, galleries[numbers[query]][torch.from_numpy(columns)], min(5, len(columns)))
         shown = photos[columns[found.row[0].numpy()]]
         row = {
             "sketch": rasterize(drawn, canvas)[0],

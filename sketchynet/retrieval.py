@@ -1,6 +1,6 @@
 """Metrics of retrieval and recognition: ranks, Acc@q, mean reciprocal rank and bootstrap intervals.
 
-Shapes: Q queries, G gallery photos, D embedding size.
+Shapes: Q queries, G gallery photos, C stored copies of each, D embedding size.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sketchynet.errors import InputError
-from sketchynet.ops import match_rank, nearest
+from sketchynet.ops import nearest_photos, photo_rank
 from sketchynet.ops.checks import require_finite
 from sketchynet.ops.gallery import check_target_rows, check_targets
 
@@ -39,8 +39,8 @@ def category_ranks(
 ) -> Tensor:
     """Rank of each query's photo among the gallery photos of the query's category: int64 (Q,).
 
-    queries (Q, D), gallery (G, D), categories int64 (Q,) and (G,), target int64 (Q,): row of the true photo
-    in the whole gallery. Ties and NaN as in `match_rank`.
+    queries (Q, D), gallery (G, D), or (G, C, D) of C copies each (`photo_distance`), categories int64 (Q,) and (G,),
+    target int64 (Q,): the true photo in the whole gallery. Ties and NaN as in `match_rank`.
     """
     if query_category.shape != (len(queries),) or gallery_category.shape != (len(gallery),):
         raise InputError(
@@ -58,13 +58,13 @@ def category_ranks(
         )
     # Here already: `match_rank` would number the rows of a category.
     require_finite("category_ranks", "query", queries)
-    require_finite("category_ranks", "gallery", gallery)
+    require_finite("category_ranks", "gallery", gallery.reshape(-1, gallery.shape[-1]))
     ranks = torch.zeros(len(queries), dtype=torch.int64, device=queries.device)
     position = torch.empty(len(gallery), dtype=torch.int64, device=gallery.device)
     for category in query_category.unique():
         asked, held = query_category == category, (gallery_category == category).nonzero()[:, 0]
         position[held] = torch.arange(len(held), device=gallery.device)
-        ranks[asked] = match_rank(queries[asked], gallery[held], position[target[asked]], backend=backend)
+        ranks[asked] = photo_rank(queries[asked], gallery[held], position[target[asked]], backend=backend)
     return ranks
 
 
@@ -79,7 +79,7 @@ def category_clearness(
     for category in query_category.unique():
         asked, held = query_category == category, gallery_category == category
         if int(held.sum()) > 1:
-            first, second = nearest(queries[asked], gallery[held], 2).distance.double().unbind(dim=1)
+            first, second = nearest_photos(queries[asked], gallery[held], 2).distance.double().unbind(dim=1)
             clear[asked] = torch.where(second > 0, 1.0 - first / second, 0.0)
     return clear
 

@@ -218,3 +218,22 @@ def test_real_photos(run: Path, data_root: Path, tmp_path: Path) -> None:
     embed_collection(run, str(tmp_path / "set" / "photos"), str(tmp_path / "out"), shard_size=12)
     _check(tmp_path / "out", _evaluated(run, tmp_path / "set", tmp_path / "cache"), 30)
     assert list_photos(str(tmp_path / "set" / "photos")).ids[0].endswith(found[0].name)
+
+
+def test_a_gallery_with_copies_holds_a_row_for_each(run: Path, catalogue: Path, expected, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    values = json.loads((run / "recipe.json").read_text())
+    values["search"] = {"copy_shift": 0.1}
+    (tmp_path / "run" / "recipe.json").write_text(json.dumps(values))
+    made = embed_collection(tmp_path / "run", str(catalogue / "photos"), str(tmp_path / "out"), shard_size=16)
+    assert made["rows"] == [80, 80, 40] and made["embedded"] == 40
+    assert made["copies"] == {"shift": 0.1, "border": "replicate"}
+    found = EmbeddingSet(tmp_path / "out")
+    ids = list(found.ids())
+    assert len(ids) == 200 and ids[::5] == sorted(set(ids)) and ids[5:10] == [ids[5]] * 5
+    plain = np.stack([expected[str(Path(id).with_suffix(""))] for id in ids[::5]])
+    np.testing.assert_allclose(found[:][::5], plain, rtol=1e-5, atol=1e-6)
+    # What lies nearest to a copy is a copy of the same photo.
+    assert found.id(int(nearest(torch.from_numpy(found[:][8:9].copy()), found, 1).row)) == ids[5]  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="made otherwise: copies was"):
+        embed_collection(run, str(catalogue / "photos"), str(tmp_path / "out"), shard_size=16)

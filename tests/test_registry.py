@@ -109,3 +109,5 @@ def test_the_card_says_what_the_summary_says() -> None:
     assert "commit aaaaaaa, 2 CPU cores" in card and "beside the full network for photos of 32" in card
     direct = summary_values(0, recipe=("student.gallery=own", "student.distillation.ranking_share=1"))
     assert "trained without a teacher" in model_card(Summary(direct, "here"))
+    moved = summary_values(0, recipe=("student.gallery=own", "search.copy_shift=0.05"))
+    assert "for photos of 32, each stored 5 times, distilled" in model_card(Summary(moved, "here"))

@@ -49,7 +49,7 @@ class _Embedder:
         number = int(row["item"])
         photos, ids, skipped = (row["photos"], *json.loads(row["names"])) if "photos" in row else self._job.read(number)
         made = self._job.write(number, photos, ids, skipped)
-        return {"number": made.number, "rows": made.rows, "skipped": json.dumps(made.skipped)}
+        return {"number": made.number, "photos": made.photos, "skipped": json.dumps(made.skipped)}
 
 
 def embed_on_ray(
@@ -74,7 +74,7 @@ def embed_on_ray(
     made = rows.map(_Embedder, fn_constructor_args=(held, gpu), compute=pool, **resources)
     try:
         for row in made.iter_rows():
-            yield Shard(int(row["number"]), int(row["rows"]), json.loads(row["skipped"]))
+            yield Shard(int(row["number"]), int(row["photos"]), json.loads(row["skipped"]))
     except RayTaskError as error:
         if isinstance(error.cause, InputError):
             raise error.cause from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sketchynet.ops.copies import nearest_photos, photo_distance, photo_rank
 from sketchynet.ops.hard_negatives import hard_negatives, hard_negatives_eager, negative_distance
 from sketchynet.ops.match_rank import match_rank, match_rank_eager
 from sketchynet.ops.nearest import Nearest, nearest, nearest_eager
@@ -16,9 +17,12 @@ __all__ = [
     "match_rank_eager",
     "nearest",
     "nearest_eager",
+    "nearest_photos",
     "negative_distance",
     "pairwise_distance",
     "pairwise_distance_eager",
+    "photo_distance",
+    "photo_rank",
     "relational_huber",
     "relational_huber_eager",
     "row_distance",

@@ -180,6 +180,15 @@ def _search(base: Recipe) -> Experiment:
     return Experiment("search", question, base, tuple(variants), variants[0].name, "same")
 
 
+def _copies(base: Recipe) -> Experiment:
+    def variant(name: str, shift: float) -> Variant:
+        return Variant(name, (f"search.copy_shift={shift}", "student.gallery=own", "selector.train=false"))
+
+    variants = (variant("each photo once", 0.0), variant("four copies more, moved by 5 %", 0.05))
+    question = "What do moved copies of every photo in the gallery bring?"
+    return Experiment("copies", question, base, variants, variants[0].name, "same")
+
+
 def _canvases(base: Recipe) -> Experiment:
     def variant(size: int, photo_size: int) -> Variant:
         alone = [f"student.canvases=[{size}]", "student.canvases_per_step=null"]
@@ -287,6 +296,7 @@ EXPERIMENTS: dict[str, Callable[[Recipe], Experiment]] = {
     "canvases": _canvases,
     "photos": _photos,
     "search": _search,
+    "copies": _copies,
     "resolution": _resolution,
     "prices": _prices,
     "policies": _policies,

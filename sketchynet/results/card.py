@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sketchynet.results.pooling import pool, pooled_table
 from sketchynet.results.summary import Summary
+from sketchynet.stages.copies import PhotoCopies
 
 _READS = {
     "points": "the points of the strokes in their order",
@@ -24,7 +25,9 @@ def model_card(summary: Summary) -> str:
     student, teacher = recipe.student, recipe.teacher
     canvases = " / ".join(map(str, summary.canvases))
     sizes = " / ".join(map(str, sorted(set(student.gallery_sizes))))
-    photos = "" if recognises else f", and for photos of {sizes}"
+    times = PhotoCopies.of(recipe).count
+    stored = f", each stored {times} times" if times > 1 else ""
+    photos = "" if recognises else f", and for photos of {sizes}{stored}"
     if student.gallery == "full":
         photos = f", beside the full network for photos of {student.photo_size} (its weights are in the same file)"
     selects = "v2" in summary.values["systems"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ from sketchynet.config import StudentConfig, load_recipe
 from sketchynet.data.collection import PhotoCollection, read_many
 from sketchynet.data.embeddings import ShardFolder
 from sketchynet.errors import InputError
+from sketchynet.stages.copies import ONCE, PhotoCopies
 from sketchynet.stages.embedding import EmbeddingNetwork, embed_images
 from sketchynet.stages.networks import read_embedder, read_full_network
 from sketchynet.stages.run_folder import RunFolder, existing_run
@@ -32,6 +33,8 @@ class PhotoInput:
     """Side that the network sees."""
     fit: bool
     """Whether product photos are cropped to the object and fitted into the frame."""
+    copies: PhotoCopies = ONCE
+    """In which each is stored, as consecutive rows."""
 
 
 class Found(NamedTuple):
@@ -76,7 +79,7 @@ def find_network(where: str | Path, name: str = "student", *, photo_size: int | 
         teacher = full or place.parent.name.startswith("teacher-")
         flip = full and recipe.searches_mirrored
         size = photo_size or (recipe.teacher.canvas if teacher else _photo_size(recipe.student, run))
-        photos = PhotoInput(recipe.data.photo_size, size, bool(recipe.data.options.get("fit_photos", False)))
+        photos = PhotoInput(recipe.data.photo_size, size, bool(recipe.data.options.get("fit_photos", False)), PhotoCopies.of(recipe))
     elif photo_size is not None:
         photos = PhotoInput(photo_size, photo_size, False)
     assert photos is not None
@@ -85,7 +88,7 @@ def find_network(where: str | Path, name: str = "student", *, photo_size: int | 
         digest.update((folder / "network.safetensors").read_bytes())
     network = read_full_network(folders, flip=flip) if full else read_embedder(folders[0])
     about = {"weights": digest.hexdigest()[:16], "dim": network.dim, "photo_size": photos.size,
-             "decoded_size": photos.decoded, "fit_photos": photos.fit}
+             "decoded_size": photos.decoded, "fit_photos": photos.fit, "copies": asdict(photos.copies)}
     return Found(network, photos, about)
 
 
@@ -105,7 +108,7 @@ class Shard:
     """What one shard came to."""
 
     number: int
-    rows: int
+    photos: int
     skipped: list[list[str]]
     """[id, message] of every photo that could not be read."""
 
@@ -137,11 +140,13 @@ class EmbeddingJob:
     def write(self, number: int, photos: np.ndarray, ids: list[str], skipped: list[list[str]]) -> Shard:
         """Embeds a decoded shard and writes it; with a fault that may not be skipped nothing is written."""
         if self.skip_bad or not skipped:
-            embeddings = embed_images(self.network, photos, self.photos.size).numpy()
+            copies = self.photos.copies
+            embeddings = embed_images(self.network, photos, self.photos.size, copies).flatten(0, -2).numpy()
+            rows = [id for id in ids for _ in range(copies.count)]
             bad = ~np.isfinite(embeddings).all(axis=1)
             if bad.any():
-                raise InputError(f"the embedding of {ids[int(bad.argmax())]} is not finite: the network has diverged")
-            self.folder.write(number, embeddings, ids, skipped)
+                raise InputError(f"the embedding of {rows[int(bad.argmax())]} is not finite: the network has diverged")
+            self.folder.write(number, embeddings, rows, skipped)
         return Shard(number, len(ids), skipped)
 
 

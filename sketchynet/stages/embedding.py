@@ -14,6 +14,7 @@ from sketchynet.models import Embedder, Ensemble
 from sketchynet.raster import rasterize
 from sketchynet.sketch import SketchBatch
 from sketchynet.stages.batches import clean_photos, resized
+from sketchynet.stages.copies import ONCE, PhotoCopies
 
 _CHUNK = 32
 
@@ -59,29 +60,39 @@ def embed_sketches(network: EmbeddingNetwork, sketches: SketchBatch, canvas: int
     return in_chunks(network, len(sketches), chunk)[0]
 
 
-def embed_photos(network: EmbeddingNetwork, pairs: PairedSet, rows: np.ndarray, size: int) -> torch.Tensor:
-    """float32 (n, D) on the CPU: photos of a paired set, resized to ``size``, embedded where the network lies."""
+def embed_photos(
+    network: EmbeddingNetwork, pairs: PairedSet, rows: np.ndarray, size: int, copies: PhotoCopies = ONCE
+) -> torch.Tensor:
+    """float32 (n, D) on the CPU: photos of a paired set, resized to ``size``, embedded where the network lies.
 
-    def chunk(part: np.ndarray, device: torch.device) -> tuple[torch.Tensor]:
-        return (network.embed_photos(clean_photos(pairs, rows[part], size).to(device)),)
-
-    return in_chunks(network, len(rows), chunk)[0]
+    Of several copies of each photo float32 (n, C, D), the photo as it is first.
+    """
+    return _embedded(network, len(rows), lambda part: clean_photos(pairs, rows[part], size), copies)
 
 
 def embed_galleries(
-    network: EmbeddingNetwork, pairs: PairedSet, rows: np.ndarray, sizes: Iterable[int]
+    network: EmbeddingNetwork, pairs: PairedSet, rows: np.ndarray, sizes: Iterable[int], copies: PhotoCopies = ONCE
 ) -> dict[int, torch.Tensor]:
-    """Photos embedded at each of some sizes, which may repeat: size → float32 (n, D), as :func:`embed_photos`."""
-    return {size: embed_photos(network, pairs, rows, size) for size in sorted(set(sizes))}
+    """Photos embedded at each of some sizes, which may repeat: size → embeddings as of :func:`embed_photos`."""
+    return {size: embed_photos(network, pairs, rows, size, copies) for size in sorted(set(sizes))}
 
 
-def embed_images(network: EmbeddingNetwork, photos: np.ndarray, size: int) -> torch.Tensor:
-    """float32 (n, D) on the CPU: decoded photos, uint8 (n, H, W, 3), resized to ``size``; as :func:`embed_photos`."""
+def embed_images(network: EmbeddingNetwork, photos: np.ndarray, size: int, copies: PhotoCopies = ONCE) -> torch.Tensor:
+    """Decoded photos, uint8 (n, H, W, 3), resized to ``size``, embedded as by :func:`embed_photos`."""
+    return _embedded(network, len(photos), lambda part: resized(photos[part], size), copies)
+
+
+def _embedded(
+    network: EmbeddingNetwork, count: int, read: Callable[[np.ndarray], torch.Tensor], copies: PhotoCopies
+) -> torch.Tensor:
+    """Photos 0 to ``count``, of which ``read`` gives some, uint8 (n, S, S, 3)."""
 
     def chunk(part: np.ndarray, device: torch.device) -> tuple[torch.Tensor]:
-        return (network.embed_photos(resized(photos[part], size).to(device)),)
+        images = read(part)
+        embedded = [network.embed_photos(copy.to(device)) for copy in (images, *copies.moved(images))]
+        return (torch.stack(embedded, dim=1) if copies.count > 1 else embedded[0],)
 
-    return in_chunks(network, len(photos), chunk)[0]
+    return in_chunks(network, count, chunk)[0]
 
 
 def in_chunks(

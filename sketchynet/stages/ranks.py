@@ -7,6 +7,7 @@ import torch
 
 from sketchynet.data.pairs import PairedSet
 from sketchynet.retrieval import accuracy, category_ranks, mean_reciprocal_rank
+from sketchynet.stages.copies import ONCE, PhotoCopies
 from sketchynet.stages.embedding import EmbeddingNetwork, embed_galleries, embed_sketches
 from sketchynet.stages.task import VALIDATION
 
@@ -18,7 +19,7 @@ def ranks_of(
 
     Args:
         sketches: int64 (n,), indices of the sketches whose embeddings are ``queries`` (n, D).
-        photos: int64 (g,) ascending, indices of the photos whose embeddings are ``gallery`` (g, D).
+        photos: int64 (g,) ascending, indices of the photos whose embeddings are ``gallery`` (g, D) or (g, C, D).
     """
     wanted = pairs.sketch_photo[sketches]
     return category_ranks(
@@ -31,7 +32,12 @@ def ranks_of(
 
 
 def validation_score(
-    network: EmbeddingNetwork, pairs: PairedSet, *, canvases: tuple[int, ...], photo_sizes: tuple[int, ...]
+    network: EmbeddingNetwork,
+    pairs: PairedSet,
+    *,
+    canvases: tuple[int, ...],
+    photo_sizes: tuple[int, ...],
+    copies: PhotoCopies = ONCE,
 ) -> dict[str, float]:
     """Figures on the validation split, with a photo size for each canvas; ``validation/score`` decides which weights are kept.
 
@@ -39,7 +45,7 @@ def validation_score(
     where Acc@1 on a small split does not.
     """
     photos, sketches = pairs.photo_indices(VALIDATION), pairs.sketch_indices(VALIDATION)
-    galleries = embed_galleries(network, pairs, photos, photo_sizes)
+    galleries = embed_galleries(network, pairs, photos, photo_sizes, copies)
     figures: dict[str, float] = {}
     scores = []
     for canvas, photo_size in zip(canvases, photo_sizes, strict=True):

@@ -17,6 +17,7 @@ from sketchynet.data.pairs import PairedSet
 from sketchynet.models.embedder import Embedder
 from sketchynet.retrieval import category_clearness
 from sketchynet.stages.batches import BatchPlan, PairBatch, PairSampler, compose
+from sketchynet.stages.copies import PhotoCopies
 from sketchynet.stages.distillation import (
     LevelSupervision,
     Objective,
@@ -222,7 +223,7 @@ class Retrieval:
         """Rank of each sketch's photo among the split's photos of its category; the nearest photo's clearness."""
         pairs = self.pairs
         rows, photos = pairs.sketch_indices(split), pairs.photo_indices(split)
-        galleries = embed_galleries(network, pairs, photos, photo_sizes)
+        galleries = embed_galleries(network, pairs, photos, photo_sizes, PhotoCopies.of(self.recipe))
         drawn = pairs.sketches.select(rows)
         categories = [torch.from_numpy(pairs.categories[p]) for p in (pairs.sketch_photo[rows], photos)]
         ranks, clearness = [], []
@@ -238,7 +239,7 @@ class Retrieval:
         judges, sizes = [], recipe.student.gallery_sizes
         for name, rewarded, photos in zip(folds.judges, folds.rewarded, folds.galleries, strict=True):
             judge = read_embedder(searched(recipe, folder, name))
-            galleries = embed_galleries(judge, self.pairs, photos, sizes)
+            galleries = embed_galleries(judge, self.pairs, photos, sizes, PhotoCopies.of(recipe))
             judges.append(Judge(judge, rewarded, photos, tuple(galleries[size] for size in sizes)))
         return RolloutWorker(
             self.pairs,

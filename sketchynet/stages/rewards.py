@@ -23,7 +23,7 @@ from sketchynet.data.labelled import Drawings
 from sketchynet.data.pairs import PairedSet
 from sketchynet.losses import triplet_rows
 from sketchynet.models.embedder import Embedder
-from sketchynet.ops import match_rank, pairwise_distance
+from sketchynet.ops import photo_distance, photo_rank
 from sketchynet.raster import rasterize
 from sketchynet.sketch import SketchBatch
 from sketchynet.stages.embedding import evaluating
@@ -42,7 +42,8 @@ class Judge:
     photos: np.ndarray
     """int64 (g,), ascending: its gallery."""
     galleries: tuple[torch.Tensor, ...]
-    """float32 (g, D) a canvas: embeddings of the gallery that a sketch on it is searched in, often the same one."""
+    """float32 (g, D), or (g, C, D) of C copies of every photo, a canvas: embeddings of the gallery that a sketch on it is
+    searched in, often the same one."""
 
 
 def view_sketches(
@@ -145,8 +146,8 @@ class RolloutWorker:
         target = torch.from_numpy(np.searchsorted(photos, wanted)).to(self._device)
         negative = torch.from_numpy(self._content[photos][None, :] != self._content[wanted][:, None])
         gallery = judge.galleries[canvas][torch.from_numpy(columns).to(self._device)]
-        ranks = match_rank(queries, gallery, target)
-        distance = pairwise_distance(queries, gallery)
+        ranks = photo_rank(queries, gallery, target)
+        distance = photo_distance(queries, gallery).float()
         triplets = triplet_rows(distance, target, negative.to(self._device), margin=self._margin, mining="hard")
         return ranks.cpu().numpy(), triplets.cpu().numpy()
 

@@ -21,6 +21,7 @@ from sketchynet.models import Embedder, SearchHead
 from sketchynet.models.backbones import level_sizes
 from sketchynet.raster import rasterize
 from sketchynet.stages.batches import clean_photos
+from sketchynet.stages.copies import PhotoCopies
 from sketchynet.stages.distillation import principal_directions
 from sketchynet.stages.embedding import in_chunks
 from sketchynet.stages.networks import read_embedder
@@ -95,7 +96,9 @@ def add_search_head(
             raise InputError(f"{name}, the search head: {error}") from None
         network.add_search_head(head)
         network.to(runtime.device)
-        metrics = validation_score(network, pairs, canvases=tuple(canvases), photo_sizes=tuple(photo_sizes))
+        metrics = validation_score(
+            network, pairs, canvases=tuple(canvases), photo_sizes=tuple(photo_sizes), copies=PhotoCopies.of(recipe)
+        )
         checkpoint.remove_partial(folder.stage(name))
         checkpoint.write_checkpoint(target, network=network.state_dict(), config=network.config, metrics=metrics)
     runtime.barrier()
