@@ -304,7 +304,8 @@ class SearchConfig(Section):
     """Training sketches, drawn at random, from which the head is computed."""
     copy_shift: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
     """Share of its side by which every photo is stored four times more, moved to the left, right, top and bottom, with or
-    without a head (ours): its two copies nearest to a drawing count, in their mean. A query costs the same; 0 for none."""
+    without a head (ours): its two copies nearest to a drawing count, in their mean. What comes in at the edge is as
+    ``augmentation.photo.border`` says. To embed a query costs the same, to search costs five times and more; 0 for none."""
 
     @model_validator(mode="after")
     def _levels_ascend(self) -> SearchConfig:

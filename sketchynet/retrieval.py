@@ -58,7 +58,7 @@ def category_ranks(
         )
     # Here already: `match_rank` would number the rows of a category.
     require_finite("category_ranks", "query", queries)
-    require_finite("category_ranks", "gallery", gallery.reshape(-1, gallery.shape[-1]))
+    require_finite("category_ranks", "gallery", gallery.flatten(1))
     ranks = torch.zeros(len(queries), dtype=torch.int64, device=queries.device)
     position = torch.empty(len(gallery), dtype=torch.int64, device=gallery.device)
     for category in query_category.unique():

@@ -20,8 +20,9 @@ from sketchynet.data.embeddings import EmbeddingSet, ShardFolder
 from sketchynet.data.sources import load_pairs
 from sketchynet.errors import InputError
 from sketchynet.models import SearchHead
-from sketchynet.ops import match_rank, nearest
+from sketchynet.ops import match_rank, nearest, nearest_photos
 from sketchynet.stages.bulk import find_network
+from sketchynet.stages.copies import PhotoCopies
 from sketchynet.stages.embedding import embed_photos
 from sketchynet.stages.networks import new_embedder, read_embedder
 
@@ -220,20 +221,25 @@ def test_real_photos(run: Path, data_root: Path, tmp_path: Path) -> None:
     assert list_photos(str(tmp_path / "set" / "photos")).ids[0].endswith(found[0].name)
 
 
-def test_a_gallery_with_copies_holds_a_row_for_each(run: Path, catalogue: Path, expected, tmp_path: Path) -> None:
+def test_a_gallery_with_copies_holds_a_row_for_each(run: Path, catalogue: Path, tmp_path: Path) -> None:
     shutil.copytree(run, tmp_path / "run")
     values = json.loads((run / "recipe.json").read_text())
     values["search"] = {"copy_shift": 0.1}
     (tmp_path / "run" / "recipe.json").write_text(json.dumps(values))
     made = embed_collection(tmp_path / "run", str(catalogue / "photos"), str(tmp_path / "out"), shard_size=16)
     assert made["rows"] == [80, 80, 40] and made["embedded"] == 40
-    assert made["copies"] == {"shift": 0.1, "border": "replicate"}
+    assert made["copies"] == {"shift": 0.1, "border": "replicate", "count": 5}
     found = EmbeddingSet(tmp_path / "out")
     ids = list(found.ids())
     assert len(ids) == 200 and ids[::5] == sorted(set(ids)) and ids[5:10] == [ids[5]] * 5
-    plain = np.stack([expected[str(Path(id).with_suffix(""))] for id in ids[::5]])
-    np.testing.assert_allclose(found[:][::5], plain, rtol=1e-5, atol=1e-6)
-    # What lies nearest to a copy is a copy of the same photo.
-    assert found.id(int(nearest(torch.from_numpy(found[:][8:9].copy()), found, 1).row)) == ids[5]  # type: ignore[arg-type]
+    pairs = load_pairs("folder", root=catalogue, size=48, validation=0.1, seed=0, cache_dir=tmp_path / "cache", progress=False)
+    network, photos, _ = find_network(tmp_path / "run")
+    wanted = [pairs.photo_ids.index(str(Path(id).with_suffix(""))) for id in ids[::5]]
+    stored = embed_photos(network, pairs, np.array(wanted), photos.size, PhotoCopies(0.1, "replicate"))
+    assert not torch.allclose(stored[:, 0], stored[:, 1], atol=1e-3)
+    gallery = torch.from_numpy(np.array(found[:])).unflatten(0, (-1, found.copies))
+    torch.testing.assert_close(gallery, stored, rtol=1e-5, atol=1e-6)
+    row = int(nearest_photos(stored[7, 2:3], gallery, 1).row)
+    assert found.id(row * found.copies) == ids[7 * 5]
     with pytest.raises(InputError, match="made otherwise: copies was"):
         embed_collection(run, str(catalogue / "photos"), str(tmp_path / "out"), shard_size=16)

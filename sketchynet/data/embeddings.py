@@ -132,6 +132,10 @@ class EmbeddingSet:
 
     Shards are memory-mapped, so a set may be larger than memory, and `sketchynet.ops.nearest` and `match_rank` take
     it as their gallery. Row numbers that they return go to :meth:`id`.
+
+    Where every photo is stored in several ``copies``, they are consecutive rows of one id. As they are meant, by the two
+    nearest of a photo, `nearest_photos` searches them in memory: ``torch.from_numpy(s[:]).unflatten(0, (-1, s.copies))``
+    is its gallery, photo ``i`` of its answer ``s.id(i * s.copies)``.
     """
 
     ndim = 2
@@ -144,6 +148,7 @@ class EmbeddingSet:
         try:
             self.manifest: dict[str, Any] = json.loads(path.read_text())
             rows, self.dim = self.manifest["rows"], int(self.manifest["dim"])
+            self.copies = int(self.manifest.get("copies", {"count": 1})["count"])
             if self.manifest["format"] != FORMAT:
                 raise ValueError(f"it has format {self.manifest['format']}, this version reads {FORMAT}")
         except FileNotFoundError:

@@ -2,7 +2,7 @@
 
 With GPUs, photos are decoded by tasks on all CPUs of the cluster and travel to the workers through the object store;
 Ray Data holds the readers back when the workers fall behind. Without, a worker reads its shards itself. Every shard
-is written by the worker that made it: nothing but its row count returns.
+is written by the worker that made it: nothing but its number of photos and the skipped ones return.
 """
 
 from __future__ import annotations

@@ -1,27 +1,30 @@
 """Search among photos that may be stored several times each.
 
-How far a photo is from a query, is then the mean of the distances of its two nearest copies: of many copies the nearest alone
-is near by luck too often. A gallery (G, D) goes to the operators as it is. One with copies, (G, C, D), is compared in
-float64, a few queries at a time.
+How far a photo is from a query is then the mean of the distances of its two nearest copies: of several the nearest alone is
+near by luck too often. A gallery (G, D) goes to the operators as it is. One with copies, (G, C, D), is compared by
+differences in float64, some queries at a time and without kernels.
 
 Shapes: B queries, G photos, C copies of each, D embedding size, k photos asked for.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
 from sketchynet.errors import InputError
+from sketchynet.ops.checks import require_finite, require_same
 from sketchynet.ops.gallery import check_target_rows, check_targets
 from sketchynet.ops.match_rank import match_rank
 from sketchynet.ops.nearest import Nearest, nearest
-from sketchynet.ops.pairwise_distance import pairwise_distance
+from sketchynet.ops.pairwise_distance import pairwise_distance, pairwise_distance_eager
 
 AVERAGED = 2
 """Nearest copies of a photo whose distances are averaged."""
 CHUNK_ELEMENTS = 1 << 22
-"""Distances held at once: 32 MiB of float64."""
+"""Distances of copies held at once: 32 MiB of float64."""
 
 
 def photo_distance(queries: Tensor, gallery: Tensor) -> Tensor:
@@ -36,15 +39,7 @@ def photo_distance(queries: Tensor, gallery: Tensor) -> Tensor:
     """
     if gallery.ndim == 2:
         return pairwise_distance(queries, gallery)
-    if gallery.ndim != 3:
-        raise InputError(f"a gallery is (G, D), or (G, C, D) with C copies of every photo, not {tuple(gallery.shape)}")
-    photos, copies, _ = gallery.shape
-    stored = gallery.flatten(0, 1).double()
-    parts = []
-    for some in queries.split(max(1, CHUNK_ELEMENTS // max(1, len(stored)))):
-        distance = pairwise_distance(some.double(), stored, backend="eager").unflatten(1, (photos, copies))
-        parts.append(distance.topk(min(AVERAGED, copies), largest=False).values.mean(dim=2))
-    return torch.cat(parts)
+    return torch.cat(list(_chunks("photo_distance", queries, gallery)))
 
 
 @torch.no_grad()
@@ -55,7 +50,7 @@ def photo_rank(queries: Tensor, gallery: Tensor, target: Tensor, *, backend: str
         queries: (B, D).
         gallery: (G, D) or (G, C, D).
         target: int64 (B,), the true photo of each query.
-        backend: of `match_rank`; copies are counted without kernels.
+        backend: of `match_rank`, where there are no copies.
 
     Raises:
         InputError: a gallery of another shape; otherwise as `match_rank`.
@@ -64,8 +59,12 @@ def photo_rank(queries: Tensor, gallery: Tensor, target: Tensor, *, backend: str
         return match_rank(queries, gallery, target, backend=backend)
     check_targets("photo_rank", target, len(queries), queries.device)
     check_target_rows("photo_rank", target, len(gallery))
-    distance = photo_distance(queries, gallery)
-    return (distance <= distance.gather(1, target[:, None])).sum(dim=1)
+    ranks, first = [], 0
+    for distance in _chunks("photo_rank", queries, gallery):
+        true = target[first : first + len(distance), None]
+        ranks.append((distance <= distance.gather(1, true)).sum(dim=1))
+        first += len(distance)
+    return torch.cat(ranks)
 
 
 @torch.no_grad()
@@ -82,8 +81,25 @@ def nearest_photos(queries: Tensor, gallery: Tensor, k: int) -> Nearest:
     """
     if gallery.ndim == 2:
         return nearest(queries, gallery, k)
-    distance = photo_distance(queries, gallery)
-    if not 1 <= k <= distance.shape[1]:
-        raise InputError(f"nearest_photos: k = {k} must be between 1 and the {distance.shape[1]} photos of the gallery")
-    sorted_distance, order = distance.sort(dim=1, stable=True)
-    return Nearest(sorted_distance[:, :k], order[:, :k])
+    if not 1 <= k <= len(gallery):
+        raise InputError(f"nearest_photos: k = {k} must be between 1 and the {len(gallery)} photos of the gallery")
+    found = [distance.sort(dim=1, stable=True) for distance in _chunks("nearest_photos", queries, gallery)]
+    return Nearest(*(torch.cat([part[place][:, :k] for part in found]) for place in (0, 1)))
+
+
+def _chunks(operator: str, queries: Tensor, gallery: Tensor) -> Iterator[Tensor]:
+    """float64 (b, G): the distances of some queries at a time, of none once where there are none."""
+    if queries.ndim != 2 or gallery.ndim != 3 or gallery.shape[1] == 0 or queries.shape[1] != gallery.shape[2]:
+        raise InputError(
+            f"{operator} needs queries (B, D) and a gallery (G, D), or (G, C, D) with C copies of every photo; got "
+            f"{tuple(queries.shape)} and {tuple(gallery.shape)}"
+        )
+    require_same(operator, queries=queries, gallery=gallery)
+    require_finite(operator, "query", queries)
+    require_finite(operator, "gallery", gallery.flatten(1))
+    photos, copies, _ = gallery.shape
+    stored = gallery.flatten(0, 1).double()
+    for some in queries.split(max(1, CHUNK_ELEMENTS // max(1, len(stored)))):
+        # Pair by pair: what is equal gives equal distances, so that ties are ties.
+        distance = pairwise_distance_eager(some.double(), stored).unflatten(1, (photos, copies))
+        yield distance.topk(min(AVERAGED, copies), largest=False).values.mean(dim=2)

@@ -182,7 +182,7 @@ def _search(base: Recipe) -> Experiment:
 
 def _copies(base: Recipe) -> Experiment:
     def variant(name: str, shift: float) -> Variant:
-        return Variant(name, (f"search.copy_shift={shift}", "student.gallery=own", "selector.train=false"))
+        return Variant(name, (f"search.copy_shift={shift}", "selector.train=false"))
 
     variants = (variant("each photo once", 0.0), variant("four copies more, moved by 5 %", 0.05))
     question = "What do moved copies of every photo in the gallery bring?"

@@ -29,7 +29,7 @@ def model_card(summary: Summary) -> str:
     stored = f", each stored {times} times" if times > 1 else ""
     photos = "" if recognises else f", and for photos of {sizes}{stored}"
     if student.gallery == "full":
-        photos = f", beside the full network for photos of {student.photo_size} (its weights are in the same file)"
+        photos = f", beside the full network for photos of {student.photo_size}{stored} (its weights are in the same file)"
     selects = "v2" in summary.values["systems"]
     policy = f" A policy that reads {_READS[recipe.selector.reads]} picks the canvas of each sketch." if selects else ""
     count = "one" if teacher.members == 1 else str(teacher.members)

@@ -217,7 +217,7 @@ def stage_seconds(rows: Iterable[Row]) -> dict[str, float]:
 
 
 def _validation(folder: RunFolder) -> dict[str, dict[str, float]]:
-    """Validation figures of every trained network as it is searched with, and of the picked policy."""
+    """Validation figures of every trained network, with its search head if it has one, and of the picked policy."""
     found = {}
     for final in sorted(folder.kept.glob("*/final")):
         headed = folder.search(final.parent.name)

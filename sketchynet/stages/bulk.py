@@ -88,7 +88,7 @@ def find_network(where: str | Path, name: str = "student", *, photo_size: int | 
         digest.update((folder / "network.safetensors").read_bytes())
     network = read_full_network(folders, flip=flip) if full else read_embedder(folders[0])
     about = {"weights": digest.hexdigest()[:16], "dim": network.dim, "photo_size": photos.size,
-             "decoded_size": photos.decoded, "fit_photos": photos.fit, "copies": asdict(photos.copies)}
+             "decoded_size": photos.decoded, "fit_photos": photos.fit, "copies": asdict(photos.copies) | {"count": photos.copies.count}}
     return Found(network, photos, about)
 
 

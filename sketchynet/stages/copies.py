@@ -1,7 +1,7 @@
 """The copies in which a gallery stores its photos: as they are, and moved a little to each side.
 
-A drawing lies elsewhere in its frame than what it shows does in the photo, and some copy fits better than the photo. A query
-costs what it cost without them; the gallery is embedded and kept that many times.
+A drawing lies elsewhere in its frame than what it shows does in the photo, and some copy fits better than the photo. To embed
+a query costs what it cost without them; a gallery of so many copies is embedded, kept and searched.
 """
 
 from __future__ import annotations

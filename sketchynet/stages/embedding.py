@@ -28,7 +28,7 @@ _watcher: ContextVar[Callable[[int], object] | None] = ContextVar("watcher", def
 
 @contextmanager
 def watched(watcher: Callable[[int], object]) -> Iterator[None]:
-    """Within it, ``watcher`` is told how many more images have been embedded, however deep below the caller."""
+    """Within it, ``watcher`` is told how many more sketches or photos have been embedded, copies not counted, however deep below the caller."""
     token = _watcher.set(watcher)
     try:
         yield

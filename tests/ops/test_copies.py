@@ -48,22 +48,44 @@ def test_ranks_and_order_are_those_of_naive_distances(seed: int, queries: int, p
     assert nearest_photos(x, gallery, k).row.tolist() == [sorted(range(photos), key=row.__getitem__)[:k] for row in naive]
 
 
-def test_photos_stored_once_go_to_the_operators_of_one_copy(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_photos_stored_once_go_to_the_operators_of_one_copy() -> None:
     gallery, target = GALLERY[:, 0], torch.tensor([0, 2])
     assert photo_rank(QUERIES, gallery, target).equal(match_rank(QUERIES, gallery, target))
     assert nearest_photos(QUERIES, gallery, 3).row.equal(nearest(QUERIES, gallery, 3).row)
     assert photo_distance(QUERIES, gallery).equal(pairwise_distance(QUERIES, gallery))
-    monkeypatch.setattr(copies, "CHUNK_ELEMENTS", 1)  # a query at a time
-    assert photo_rank(QUERIES, gallery[:, None], target).equal(match_rank(QUERIES, gallery, target))
     assert photo_distance(QUERIES[:0], GALLERY).shape == (0, 3)
+    assert photo_rank(QUERIES[:0], GALLERY, target[:0]).shape == (0,)
+
+
+def test_in_parts_the_answers_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = torch.Generator().manual_seed(0)
+    queries, gallery = torch.randn(7, 5, generator=generator), torch.randn(4, 3, 5, generator=generator)
+    target = torch.tensor([0, 1, 2, 3, 0, 1, 2])
+    whole = photo_distance(queries, gallery), photo_rank(queries, gallery, target), *nearest_photos(queries, gallery, 3)
+    monkeypatch.setattr(copies, "CHUNK_ELEMENTS", 24)  # two queries at a time
+    parts = photo_distance(queries, gallery), photo_rank(queries, gallery, target), *nearest_photos(queries, gallery, 3)
+    assert all(map(torch.equal, whole, parts))
+
+
+def test_equal_photos_are_tied_in_large_galleries_too() -> None:
+    generator = torch.Generator().manual_seed(0)
+    queries, photo = torch.randn(97, 601, generator=generator), torch.randn(1, 5, 601, generator=generator)
+    gallery = torch.cat([photo, torch.randn(30, 5, 601, generator=generator) + 3.0, photo, photo.flip(1)])
+    assert photo_rank(queries, gallery, torch.full((97,), 31)).tolist() == [3] * 97
+    assert nearest_photos(queries, gallery, 3).row.tolist() == [[0, 31, 32]] * 97
 
 
 def test_what_does_not_fit_is_named() -> None:
-    with pytest.raises(InputError, match=r"\(G, C, D\) with C copies of every photo, not \(2, 3, 2, 1\)"):
+    with pytest.raises(InputError, match=r"\(G, C, D\) with C copies of every photo; got \(2, 2\) and \(2, 3, 2, 1\)"):
         photo_distance(QUERIES, torch.zeros(2, 3, 2, 1))
+    with pytest.raises(InputError, match=r"got \(2, 2\) and \(3, 0, 2\)"):
+        photo_distance(QUERIES, GALLERY[:, :0])
     with pytest.raises(InputError, match="k = 4 must be between 1 and the 3 photos"):
         nearest_photos(QUERIES, GALLERY, 4)
     with pytest.raises(InputError, match="photo_rank: target"):
         photo_rank(QUERIES, GALLERY, torch.tensor([0, 3]))
-    with pytest.raises(InputError, match="not finite"):
-        photo_rank(QUERIES, GALLERY * float("nan"), torch.tensor([0, 1]))
+    broken = GALLERY.clone()
+    broken[1, 2, 0] = float("nan")
+    for ask in (photo_distance, lambda q, g: photo_rank(q, g, torch.tensor([0, 1])), lambda q, g: nearest_photos(q, g, 1)):
+        with pytest.raises(InputError, match="gallery row 1 of 3 is not finite"):
+            ask(QUERIES, broken)
