@@ -1,4 +1,4 @@
-"""Distance operators: each a public function with its eager reference beside it, its kernels in `kernels/`."""
+"""Distance operators: each a public function with its eager reference beside it, its kernels in `kernels/`; those of `copies` build on them."""
 
 from __future__ import annotations
 
