@@ -215,4 +215,10 @@ def test_claims_and_goals_have_a_verdict_each() -> None:
     # Both seeds find the first two queries, the shoes; one of them finds the third, the chair.
     assert "| V2 reaches 63.48 on shoes | **holds** | 100.00 [100.00, 100.00] |" in text
     assert "| V2 reaches 95.88 on chairs | does not | 50.00 [50.00, 50.00] |" in text
+    # Calibrated, V2 gives the chair 32 pixels, which one seed finds it at too; half of 0.1 GFLOPs is within the budget.
+    assert "| V2, calibrated to 50 % of the largest canvas, costs at most 0.254 GFLOPs a query | **holds** | 0.0700 GFLOPs |" in text
+    assert "| V2, calibrated to 50 % of the largest canvas, reaches 95.88 on chairs | does not |" in text
+    for run in cheap:
+        run.values["systems"]["v1@32"]["all"]["gflops"] = 0.6
+    assert "calibrated" not in claims_table(pool(cheap))
     assert text.endswith(RULES)
