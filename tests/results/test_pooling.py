@@ -133,6 +133,11 @@ def test_a_claim_compares_with_its_reference_over_the_common_seeds() -> None:
     with pytest.raises(InputError, match="tested on other queries"):
         data = {**runs[0].values["data"], "queries_hash": "xyz"}
         paired_difference(pool([make_summary(0, data=data)]), "v1@32", pool(runs[:1]), "v1@32")
+    with pytest.raises(InputError, match="tested on other queries"):
+        data = {**runs[0].values["data"], "gallery_count": 5}
+        paired_difference(pool([make_summary(0, data=data)]), "v1@32", pool(runs[:1]), "v1@32")
+    data = {**runs[0].values["data"], "split_hash": "of another validation part"}
+    assert paired_difference(pool([make_summary(0, data=data)]), "v1@32", pool(runs[:1]), "v1@32") == Interval(0.0, 0.0, 0.0)
 
 
 def test_one_recipe_beside_another_over_the_common_seeds() -> None:
