@@ -11,7 +11,7 @@ from sketchynet.results.claims import experiment_section
 from sketchynet.results.pooling import paired_difference, percent, plot_points, pool, pooled_table, unrounded
 from sketchynet.results.queries import _sufficing, misses_table, sufficing_table
 from sketchynet.results.summary import DEALT
-from sketchynet.results.verdicts import RULES, above, claims_table, not_below
+from sketchynet.results.verdicts import GOALS, RULES, above, claims_table, not_below
 from sketchynet.retrieval import Interval
 
 
@@ -223,6 +223,7 @@ def test_claims_and_goals_have_a_verdict_each() -> None:
     # Calibrated, V2 gives the chair 32 pixels, which one seed finds it at too; half of 0.1 GFLOPs is within the budget.
     assert "| V2, calibrated to 50 % of the largest canvas, costs at most 0.254 GFLOPs a query | **holds** | 0.0700 GFLOPs |" in text
     assert "| V2, calibrated to 50 % of the largest canvas, reaches 95.88 on chairs | does not |" in text
+    assert (f"{100 * GOALS['shoes']:.2f}", f"{100 * GOALS['chairs']:.2f}") == ("63.48", "95.88")
     for run in cheap:
         run.values["systems"]["v1@32"]["all"]["gflops"] = 0.6
     assert "calibrated" not in claims_table(pool(cheap))
