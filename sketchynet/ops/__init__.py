@@ -1,4 +1,7 @@
-"""Distance operators: each a public function with its eager reference beside it, its kernels in `kernels/`; those of `copies` build on them."""
+"""Distance operators: each a public function with its eager reference beside it, its kernels in `kernels/`.
+
+Those of `copies` build on the others.
+"""
 
 from __future__ import annotations
 
