@@ -134,8 +134,8 @@ class EmbeddingSet:
     it as their gallery. Row numbers that they return go to :meth:`id`.
 
     Where every photo is stored in several ``copies``, they are consecutive rows of one id. As they are meant, by the two
-    nearest of a photo, `nearest_photos` searches them in memory: ``torch.from_numpy(s[:]).unflatten(0, (-1, s.copies))``
-    is its gallery, photo ``i`` of its answer ``s.id(i * s.copies)``.
+    nearest of a photo, `nearest_photos` searches them in memory: its gallery is
+    ``torch.from_numpy(np.array(s[:])).unflatten(0, (-1, s.copies))``, photo ``i`` of its answer ``s.id(i * s.copies)``.
     """
 
     ndim = 2
