@@ -343,15 +343,20 @@ class SelectorConfig(Section):
     views: Positive = 4
     """Seeded augmentations of every sketch that the policy sees (the first is the sketch as drawn)."""
     cost_weights: Annotated[tuple[Share, ...], Field(min_length=1)] = (0.1, 0.2, 0.3, 0.5)
-    """λ_F values; a policy is trained for each, and validation picks one (ours)."""
+    """λ_F values; a policy is trained for each, and one of them is picked (ours)."""
+    picked_on: Literal["validation", "folds"] = "validation"
+    """Where it is picked and calibrated, and where its rivals are tuned: on the validation split, answered by the
+    student; or on the drawings of all folds, each answered by the student that was not fitted on it, and given its
+    canvas by policies that have not learnt from its fold, for which more policies are trained. A student of a fold has
+    seen fewer photos than the one that is used, but a small validation split leaves the choice to chance (ours)."""
     shares: tuple[Share, ...] = (0.1, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.6, 0.7, 0.8, 0.9)
-    """Shares of the largest canvas's FLOPs to which every trained policy is calibrated on validation, besides
+    """Shares of the largest canvas's FLOPs to which every trained policy is calibrated there, besides
     being used as it is (ours): a price moves the mean cost in jumps, a calibration does not."""
     tolerated_loss: Annotated[float, Field(ge=0)] = 1.0
-    """Points of validation Acc@1 that the picked policy may lose against the largest canvas."""
+    """Points of Acc@1 that the picked policy may lose there against the largest canvas."""
     budget: Annotated[float, Field(gt=0, le=1)] | None = None
     """Instead: the share of the largest canvas's FLOPs that a query costs on average. Every trained policy is
-    calibrated to it on validation, and the one of the highest MRR is picked."""
+    calibrated to it, and the one of the highest MRR is picked."""
     rank_weight: Annotated[float, Field(ge=0)] = 1.0
     """λ_r of R_acc = λ_r / rank − λ_tri · L_tri (ours)."""
     triplet_weight: Annotated[float, Field(ge=0)] = 0.2
@@ -367,6 +372,14 @@ class SelectorConfig(Section):
     """Weight of the policy's entropy at the start; it falls linearly to zero (ours). With too little the policy
     settles on one canvas before it has learnt to read the sketch."""
     optimization: OptimizationConfig
+
+    @model_validator(mode="after")
+    def _folds_to_pick_on(self) -> SelectorConfig:
+        if self.picked_on == "folds" and self.folds < 2:
+            raise ValueError(
+                f'picked_on = "folds" needs two folds or more, and folds is {self.folds}: set folds to 2, or picked_on to "validation"'
+            )
+        return self
 
 
 class RecognitionConfig(Section):

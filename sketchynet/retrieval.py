@@ -68,19 +68,29 @@ def category_ranks(
     return ranks
 
 
+def clearness(queries: Tensor, gallery: Tensor) -> Tensor:
+    """How clear the nearest photo of each query is: float64 (Q,), 1 - d1 / d2 of the two nearest distances.
+
+    0 where two photos lie equally near, 1 where there is no second one.
+
+    Args:
+        queries: (Q, D).
+        gallery: (G, D), or (G, C, D) of C copies of every photo.
+    """
+    if len(gallery) < 2:
+        return torch.ones(len(queries), dtype=torch.float64, device=queries.device)
+    first, second = nearest_photos(queries, gallery, 2).distance.double().unbind(dim=1)
+    return torch.where(second > 0, 1.0 - first / second, 0.0)
+
+
 def category_clearness(
     queries: Tensor, query_category: Tensor, gallery: Tensor, gallery_category: Tensor
 ) -> Tensor:
-    """How clear the nearest photo of each query's category is: float64 (Q,), 1 - d1 / d2 of the two nearest distances.
-
-    0 where two photos lie equally near, 1 where there is no second one. Arguments as in :func:`category_ranks`.
-    """
+    """:func:`clearness` among the photos of each query's category: float64 (Q,). Arguments as in :func:`category_ranks`."""
     clear = torch.ones(len(queries), dtype=torch.float64, device=queries.device)
     for category in query_category.unique():
         asked, held = query_category == category, gallery_category == category
-        if int(held.sum()) > 1:
-            first, second = nearest_photos(queries[asked], gallery[held], 2).distance.double().unbind(dim=1)
-            clear[asked] = torch.where(second > 0, 1.0 - first / second, 0.0)
+        clear[asked] = clearness(queries[asked], gallery[held])
     return clear
 
 
@@ -95,6 +105,15 @@ def label_ranks(scores: Tensor, labels: Tensor) -> Tensor:
         raise InputError(f"scores of query {int(bad.nonzero()[0, 0])} are not finite: the network has diverged")
     own = scores.gather(1, labels[:, None])
     return (scores >= own).sum(dim=1)
+
+
+def label_clearness(scores: Tensor) -> Tensor:
+    """How much more likely the likeliest category is than the next, by the softmax of scores (Q, C): float64 (Q,).
+
+    1 where there is no other category.
+    """
+    likeliest = scores.double().softmax(dim=1).topk(min(2, scores.shape[1])).values
+    return 2.0 * likeliest[:, 0] - likeliest.sum(dim=1)
 
 
 def hits(ranks: Tensor, q: int) -> NDArray[np.float64]:

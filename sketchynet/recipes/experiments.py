@@ -239,6 +239,16 @@ def _policies(base: Recipe) -> Experiment:
     return Experiment("policies", "What should the policy read?", base, variants, variants[0].name, "v2")
 
 
+def _picking(base: Recipe) -> Experiment:
+    folds = [] if base.selector.folds >= 2 else ["selector.folds=2"]
+    variants = (
+        Variant("on the validation split", (*folds, "selector.picked_on=validation")),
+        Variant("on the drawings of the folds", (*folds, "selector.picked_on=folds")),
+    )
+    question = "On which drawings should the policy be picked and calibrated?"
+    return Experiment("picking", question, base, variants, variants[0].name, "v2")
+
+
 def _students(base: Recipe) -> Experiment:
     def variant(name: str, backbone: str, weights: str) -> Variant:
         network = (f"student.network.backbone={backbone}", f"student.network.weights={weights}")
@@ -300,6 +310,7 @@ EXPERIMENTS: dict[str, Callable[[Recipe], Experiment]] = {
     "resolution": _resolution,
     "prices": _prices,
     "policies": _policies,
+    "picking": _picking,
     "students": _students,
     "teachers": _teachers,
 }

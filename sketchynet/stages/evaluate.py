@@ -20,10 +20,11 @@ from sketchynet.models.selector import CanvasSelector, selector_input
 from sketchynet.retrieval import paired_bootstrap
 from sketchynet.stages.early_exit import tune_exit
 from sketchynet.stages.networks import read_embedder, read_selector
+from sketchynet.stages.picking import HeldOut, pick, shifted
 from sketchynet.stages.rules import stroke_features, tune_rule
 from sketchynet.stages.run_folder import RunFolder
 from sketchynet.stages.search_head import searched
-from sketchynet.stages.selector import Validation, choose_read, pick, query_flops, shifted
+from sketchynet.stages.selector import choose_read, query_flops
 from sketchynet.stages.systems import (
     System,
     chosen_system,
@@ -33,7 +34,7 @@ from sketchynet.stages.systems import (
     oracle_system,
     shuffled_system,
 )
-from sketchynet.stages.task import TEST, VALIDATION, Answers, Task
+from sketchynet.stages.task import TEST, Answers, Task
 from sketchynet.stages.teacher import full_network
 
 
@@ -135,34 +136,29 @@ def _selected(
     policy = read_selector(folder.final("selector"))
     v2 = answered("v2", policy)
     systems = [v2, shuffled_system(v2, ranks, sizes), matched_mixture(v2, fixed, ranks, sizes)]
-    # Rule and early exit are given on validation what the policy spends there, its GRU included.
-    held_out = task.sketches.select(task.indices(VALIDATION))
-    validation = Validation.of(task, student)
-    spent = query_flops(policy, student, choose_read(policy, validation.points, validation.lengths)).mean()
+    # Rule and early exit are tuned on what the policy was picked on, and given what it spends there, its GRU included.
+    held_out = HeldOut.read(task, folder, student)
+    spent = query_flops(policy, student, choose_read(policy, held_out.points, held_out.lengths)).mean()
     cost = np.array([float(s.flops.mean()) for s in fixed])
-    rule = tune_rule(stroke_features(held_out), validation.answers.ranks, cost, float(spent))
+    rule = tune_rule(stroke_features(task.sketches.select(held_out.sketches)), held_out.answers.ranks, cost, float(spent))
     chosen = rule.choices(stroke_features(queries))
     systems.append(
         chosen_system("rule", "rule", fixed[0].parameters, ranks, chosen, cost[chosen], sizes, rule=rule.described())
     )
-    leaving = tune_exit(validation.answers.clearness, validation.answers.ranks, cost, float(spent))
+    leaving = tune_exit(held_out.answers.clearness, held_out.answers.ranks, cost, float(spent))
     stands, paid = leaving.choices(answers.clearness), leaving.cost(answers.clearness, cost)
     told = leaving.described(sizes)
     systems.append(chosen_system("exit", "exit", fixed[0].parameters, ranks, stands, paid, sizes, exit=told))
     weights = settings.cost_weights
     policies = [read_selector(folder.candidate(number)) for number in range(len(weights))]
     systems += [answered(f"v2[{w:g}]", trained) for w, trained in zip(weights, policies, strict=True)]
-    candidates = [
-        figures | {"policy": number}
-        for number, trained in enumerate(policies)
-        for figures in validation.candidates(trained, settings)
-    ]
+    candidates = checkpoint.read_checkpoint_json(folder.final("selector"), "metrics")["candidates"]
     for share in settings.shares:
-        # What would have been picked, on validation, had this been the budget.
+        # What would have been picked, on the same drawings, had this been the budget.
         within = settings.model_copy(update={"budget": share})
-        picked = candidates[pick(candidates, validation.full, within)]
-        calibrated = shifted(policies[int(picked["policy"])], validation.cost, picked["shift"])
-        systems.append(answered(f"v2[<={share:g}]", calibrated))
+        picked = candidates[pick(candidates, held_out.full, within)]
+        trained = policies[weights.index(picked["cost_weight"])]
+        systems.append(answered(f"v2[<={share:g}]", shifted(trained, held_out.cost, picked["shift"])))
     return systems
 
 

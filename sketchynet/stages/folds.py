@@ -37,6 +37,10 @@ class Folds:
         """Names of the stages that train the rewarding students."""
         return tuple(map(fold_name, range(len(self.rewarded)))) if self.cross_fitted else ("student",)
 
+    def parts(self, sketches: np.ndarray) -> tuple[np.ndarray, ...]:
+        """int64: where the sketches that each rewarding student rewards stand among ``sketches``, ascending."""
+        return tuple(np.flatnonzero(np.isin(sketches, rewarded)) for rewarded in self.rewarded)
+
 
 def fold_name(fold: int) -> str:
     """Name of the stage that trains the rewarding student of a fold."""

@@ -18,7 +18,7 @@ from sketchynet.losses import logit_distillation, margin_rows
 from sketchynet.models.embedder import Classifier, Embedder, Ensemble
 from sketchynet.ops import relational_huber
 from sketchynet.raster import rasterize, rasterize_sizes
-from sketchynet.retrieval import accuracy, label_ranks, mean_reciprocal_rank
+from sketchynet.retrieval import accuracy, label_clearness, label_ranks, mean_reciprocal_rank
 from sketchynet.sketch import SketchBatch
 from sketchynet.stages.batches import BatchPlan, draw, shuffled_batches
 from sketchynet.stages.embedding import EmbeddingNetwork, evaluating, in_chunks
@@ -171,15 +171,14 @@ class DrawingExamples:
 def drawing_answers(
     network: EmbeddingNetwork, data: LabelledSet, split: int, canvases: Sequence[int]
 ) -> Answers:
-    """Rank of each drawing's category among all; how much more likely the first category is than the second."""
+    """Rank of each drawing's category among all, and how clear the likeliest one is."""
     rows = data.sketch_indices(split)
     sketches, labels = data.sketches.select(rows), torch.from_numpy(data.labels[rows])
     ranks, clearness = [], []
     for size in canvases:
         logits = classify(network, sketches, size)[0]
         ranks.append(label_ranks(logits, labels).numpy())
-        likeliest = logits.double().softmax(dim=1).topk(min(2, logits.shape[1])).values
-        clearness.append((2.0 * likeliest[:, 0] - likeliest.sum(dim=1)).numpy())
+        clearness.append(label_clearness(logits).numpy())
     return Answers(np.stack(ranks, axis=1), np.stack(clearness, axis=1))
 
 
@@ -208,9 +207,8 @@ class RecognitionWorker:
         return self
 
     def __call__(self, request: RolloutRequest) -> RolloutResult:
-        """Ranks and margin losses of the request's rows, in its order."""
-        ranks = np.zeros(len(request), dtype=np.int64)
-        losses = np.zeros(len(request), dtype=np.float32)
+        """Ranks, margin losses and clearness of the request's rows, in its order."""
+        found = RolloutResult.unknown(len(request))
         judges = self._judge_of[request.sketches]
         if (judges < 0).any():
             stranger = int(request.sketches[np.flatnonzero(judges < 0)[0]])
@@ -225,9 +223,10 @@ class RecognitionWorker:
                 pixels = rasterize(drawn.select(place[rows]), self._canvases[canvas], threads=1)
                 logits = network.classify(torch.from_numpy(pixels).to(self._device))[0].float().cpu()
             labels = torch.from_numpy(self._labels[request.sketches[rows]])
-            ranks[rows] = label_ranks(logits, labels).numpy()
-            losses[rows] = margin_rows(logits.softmax(dim=1), labels, margin=self._margin).numpy()
-        return RolloutResult(ranks, losses)
+            losses = margin_rows(logits.softmax(dim=1), labels, margin=self._margin)
+            outcome = RolloutResult(label_ranks(logits, labels).numpy(), losses.numpy(), label_clearness(logits).numpy())
+            found.put(rows, outcome)
+        return found
 
 
 @dataclass(frozen=True)

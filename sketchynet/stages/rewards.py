@@ -25,6 +25,7 @@ from sketchynet.losses import triplet_rows
 from sketchynet.models.embedder import Embedder
 from sketchynet.ops import photo_distance, photo_rank
 from sketchynet.raster import rasterize
+from sketchynet.retrieval import clearness
 from sketchynet.sketch import SketchBatch
 from sketchynet.stages.embedding import evaluating
 from sketchynet.stages.runtime import Rollout, RolloutRequest, RolloutResult
@@ -108,9 +109,8 @@ class RolloutWorker:
             self._judge_of[judge.sketches] = number
 
     def __call__(self, request: RolloutRequest) -> RolloutResult:
-        """Ranks and triplet losses of the request's rows, in its order."""
-        ranks = np.zeros(len(request), dtype=np.int64)
-        triplets = np.zeros(len(request), dtype=np.float32)
+        """Ranks, triplet losses and clearness of the request's rows, in its order."""
+        found = RolloutResult.unknown(len(request))
         judges = self._judge_of[request.sketches]
         if (judges < 0).any():
             stranger = int(request.sketches[np.flatnonzero(judges < 0)[0]])
@@ -128,8 +128,8 @@ class RolloutWorker:
                 own = np.flatnonzero(categories[rows] == category)
                 wanted = self._sketch_photo[request.sketches[rows[own]]]
                 among = queries[torch.from_numpy(own).to(self._device)]
-                ranks[rows[own]], triplets[rows[own]] = self._judged(judge, canvas, among, wanted, int(category))
-        return RolloutResult(ranks, triplets)
+                found.put(rows[own], self._judged(judge, canvas, among, wanted, int(category)))
+        return found
 
     def to(self, device: torch.device) -> Self:
         """The worker with its students and galleries on a device; the results are the CPU's either way."""
@@ -139,7 +139,7 @@ class RolloutWorker:
 
     def _judged(
         self, judge: Judge, canvas: int, queries: torch.Tensor, wanted: np.ndarray, category: int
-    ) -> tuple[np.ndarray, np.ndarray]:
+    ) -> RolloutResult:
         """Of drawings embedded at a canvas, (n, D), that show the photos ``wanted``, int64 (n,), all of one category."""
         columns = np.flatnonzero(self._categories[judge.photos] == category)
         photos = judge.photos[columns]
@@ -149,7 +149,7 @@ class RolloutWorker:
         ranks = photo_rank(queries, gallery, target)
         distance = photo_distance(queries, gallery).float()
         triplets = triplet_rows(distance, target, negative.to(self._device), margin=self._margin, mining="hard")
-        return ranks.cpu().numpy(), triplets.cpu().numpy()
+        return RolloutResult(ranks.cpu().numpy(), triplets.cpu().numpy(), clearness(queries, gallery).cpu().numpy())
 
 
 def in_chunks(rollout: Rollout, rows: int) -> Rollout:
@@ -176,13 +176,11 @@ class RewardTable:
         """For the given int64 (n,) sketches, ascending; ``rollout`` is called in a thread of the table's own."""
         self._sketches = sketches
         self._rollout = rollout
-        shape = (views, len(sketches), canvases)
-        self.ranks = np.zeros(shape, dtype=np.int64)
-        """int64 (views, n, canvases): 0 where unknown."""
-        self.triplets = np.zeros(shape, dtype=np.float32)
+        self.outcomes = RolloutResult.unknown(views, len(sketches), canvases)
+        """Of every canvas for every view of every sketch, (views, n, canvases)."""
         self.waited = 0.0
         """Seconds for which whoever asked has waited so far."""
-        self._asked = np.zeros(shape[:2], dtype=bool)
+        self._asked = np.zeros((views, len(sketches)), dtype=bool)
         self._pending: deque[tuple[np.ndarray, np.ndarray, Future[RolloutResult]]] = deque()
         self._thread = ThreadPoolExecutor(
             max_workers=1,
@@ -197,12 +195,12 @@ class RewardTable:
         flat = np.unique(np.ravel_multi_index((views, rows), self._asked.shape))
         flat = flat[~self._asked.ravel()[flat]]
         views, rows = np.unravel_index(flat, self._asked.shape)
-        new = (self.ranks[views, rows] == 0).any(axis=1)  # those of a resumed run are there already
+        new = (self.outcomes.ranks[views, rows] == 0).any(axis=1)  # those of a resumed run are there already
         views, rows = views[new], rows[new]
         if not len(rows):
             return
         self._asked[views, rows] = True
-        canvases = self.ranks.shape[2]
+        canvases = self.outcomes.ranks.shape[2]
         # Canvas by canvas: what is answered together is then of one size, and embedded in few large batches.
         request = RolloutRequest(
             np.tile(self._sketches[rows], canvases),
@@ -215,20 +213,27 @@ class RewardTable:
         """Outcomes of a request; waits for those that are under way, and rolls out unknown ones first."""
         self.prepare(request.sketches, request.views)
         place = (request.views, np.searchsorted(self._sketches, request.sketches), request.canvases)
-        while (self.ranks[place] == 0).any():
+        while (self.outcomes.ranks[place] == 0).any():
             views, rows, found = self._pending.popleft()
             began = time.perf_counter()
             outcome = found.result()
             self.waited += time.perf_counter() - began
-            shape = (self.ranks.shape[2], len(rows))
-            self.ranks[views, rows] = outcome.ranks.reshape(shape).T
-            self.triplets[views, rows] = outcome.triplets.reshape(shape).T
-        return RolloutResult(self.ranks[place], self.triplets[place])
+            # Asked for canvas by canvas: (canvases, n), where the table has (n, canvases).
+            table = np.arange(len(outcome.ranks)).reshape(-1, len(rows)).T
+            self.outcomes.put((views, rows), outcome.at(table))
+        return self.outcomes.at(place)
+
+    def as_drawn(self) -> RolloutResult:
+        """Outcomes (n, canvases) of every sketch as drawn, view 0, on every canvas; rolls out what is not known."""
+        count, canvases = self.outcomes.ranks.shape[1:]
+        rows, canvas = np.divmod(np.arange(count * canvases), canvases)
+        found = self.lookup(RolloutRequest(self._sketches[rows], np.zeros(len(rows), np.int64), canvas))
+        return found.at(np.arange(count * canvases).reshape(count, canvases))
 
     @property
     def known(self) -> int:
         """Outcomes known so far."""
-        return int(np.count_nonzero(self.ranks))
+        return int(np.count_nonzero(self.outcomes.ranks))
 
     def __enter__(self) -> Self:
         return self

@@ -83,6 +83,11 @@ class RunFolder:
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(path.read_bytes())
 
+    @property
+    def fold_answers(self) -> Path:
+        """What the students of the folds answered to the drawings that they were not fitted on."""
+        return self.kept / "selector" / "fold-answers"
+
     def candidate(self, number: int) -> Path:
         """The policy trained for the cost weight of that number."""
         return self.kept / "selector" / f"candidate-{number}"

@@ -64,20 +64,41 @@ class RolloutRequest:
 
 @dataclass(frozen=True)
 class RolloutResult:
-    """What the choices of a :class:`RolloutRequest` led to, row by row."""
+    """What choices of the policy led to: those of a :class:`RolloutRequest` row by row, or a table of them."""
 
     ranks: np.ndarray
-    """int64 (n,): rank of the true photo, from 1."""
+    """int64 (n,): rank of the true photo, from 1; in a table 0 where it is not known."""
     triplets: np.ndarray
     """float32 (n,): triplet loss against the nearest other photo of the gallery."""
+    clearness: np.ndarray
+    """float64 (n,) in [0, 1]: how far the best answer is ahead of the second, whether it is true or not."""
+
+    @classmethod
+    def unknown(cls, *shape: int) -> RolloutResult:
+        """A table to be filled."""
+        return cls(np.zeros(shape, np.int64), np.zeros(shape, np.float32), np.zeros(shape, np.float64))
 
     @classmethod
     def join(cls, parts: Iterable[RolloutResult]) -> RolloutResult:
         """Results of consecutive parts, put together."""
         listed = list(parts)
         if not listed:
-            return cls(np.zeros(0, np.int64), np.zeros(0, np.float32))
-        return cls(np.concatenate([p.ranks for p in listed]), np.concatenate([p.triplets for p in listed]))
+            return cls.unknown(0)
+        return cls(*(np.concatenate(columns) for columns in zip(*(part.columns for part in listed), strict=True)))
+
+    @property
+    def columns(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Ranks, triplet losses, clearness."""
+        return self.ranks, self.triplets, self.clearness
+
+    def at(self, place: Any) -> RolloutResult:
+        """Those at some place, as NumPy indexes it."""
+        return RolloutResult(*(column[place] for column in self.columns))
+
+    def put(self, place: Any, found: RolloutResult) -> None:
+        """Fills in what was found at some place."""
+        for column, values in zip(self.columns, found.columns, strict=True):
+            column[place] = values
 
 
 Rollout = Callable[[RolloutRequest], RolloutResult]

@@ -1,8 +1,7 @@
-"""SketchyNetV2's policy: policy gradient over canvases, one policy per price of FLOPs, picked on validation."""
+"""SketchyNetV2's policy: policy gradient over canvases, one policy per price of FLOPs, of which one is picked."""
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,10 +25,11 @@ from sketchynet.losses import (
 from sketchynet.models.embedder import Embedder
 from sketchynet.models.selector import CanvasSelector, selector_input
 from sketchynet.sketch import SketchBatch
+from sketchynet.stages.picking import HeldOut, pick, shifted
 from sketchynet.stages.rewards import RewardTable, view_sketches
 from sketchynet.stages.run_folder import RunFolder
-from sketchynet.stages.runtime import Report, Rollout, RolloutRequest, Runtime
-from sketchynet.stages.task import VALIDATION, Answers, Task
+from sketchynet.stages.runtime import Report, Rollout, RolloutRequest, RolloutResult, Runtime
+from sketchynet.stages.task import Answers, Task
 
 NAME = "selector"
 _AHEAD = 3  # batches whose rewards are under way: the one that is waited for, and the next two
@@ -90,17 +90,22 @@ def train_selector(
         training = _PolicyTraining(task, table, student, sketches)
         with _one_thread():
             _train(training, settings, runtime, folder)
+        if settings.picked_on == "folds":
+            outcomes = table.as_drawn()
+            held_out = HeldOut.of(task, student, sketches, Answers(outcomes.ranks, outcomes.clearness))
+            held_out.write(folder)
+        else:
+            held_out = HeldOut.validation(task, student)
     total = training.done
-    validation = Validation.of(task, student)
     candidates = []
-    for number, (weight, policy) in enumerate(zip(settings.cost_weights, training.finished, strict=True)):
-        calibrated = validation.candidates(policy, settings)
+    for number, (weight, policy) in enumerate(zip(settings.cost_weights, training.policies, strict=True)):
+        calibrated = held_out.candidates(policy, settings, training.unseen_logits(number, held_out))
         write_policy(folder.candidate(number), policy, calibrated[0])
         candidates += [{"cost_weight": weight} | figures for figures in calibrated]
-    picked = candidates[pick(candidates, validation.full, settings)]
-    policy = training.finished[settings.cost_weights.index(picked["cost_weight"])]
-    policy = shifted(policy, validation.cost, picked["shift"])
-    summary = {"picked": picked, "largest_canvas": validation.full, "candidates": candidates}
+    picked = candidates[pick(candidates, held_out.full, settings)]
+    policy = training.policies[settings.cost_weights.index(picked["cost_weight"])]
+    policy = shifted(policy, held_out.cost, picked["shift"])
+    summary = {"picked": picked, "largest_canvas": held_out.full, "candidates": candidates}
     write_policy(target, policy, summary | {"rollouts": table.known})
     checkpoint.prune_epochs(folder.stage(NAME), keep=0)
     figures = {f"picked/{key}": value for key, value in picked.items()}
@@ -117,8 +122,7 @@ def _train(training: _PolicyTraining, settings: SelectorConfig, runtime: Runtime
         runtime.report(Report(NAME, "notice", payload={"text": notice}))
     if newest is not None:
         training.restore(checkpoint.read_state(newest))
-    epochs = settings.optimization.epochs
-    total = epochs * len(settings.cost_weights)
+    total = training.total
     runtime.report(
         Report(
             NAME,
@@ -155,118 +159,6 @@ def write_policy(directory: Path, policy: CanvasSelector, metrics: dict[str, Any
     checkpoint.write_checkpoint(directory, network=policy.state_dict(), config=policy.config, metrics=metrics)
 
 
-def shifted(policy: CanvasSelector, cost: torch.Tensor, shift: float) -> CanvasSelector:
-    """The policy with ``shift`` times the cost taken off its logits: what it would choose at another price.
-
-    Which sketches deserve a larger canvas is what the policy has learnt; where to draw the line is calibrated
-    afterwards, in the bias of its linear layer, so that it costs nothing.
-
-    Args:
-        cost: float32 (K,), FLOPs of every canvas as a share of the largest.
-    """
-    calibrated = copy.deepcopy(policy)
-    with torch.no_grad():
-        calibrated.head.bias.sub_(shift * cost)
-    return calibrated
-
-
-def pick(candidates: list[dict[str, float]], full: dict[str, float], settings: SelectorConfig) -> int:
-    """Number of the candidate that is used, by its validation figures.
-
-    With a budget: of the policies calibrated to spend it, the one of the highest MRR, whose noise is less than that of
-    Acc@1. A cheaper policy that looks as good on validation mostly looks so by chance: what may be spent is spent.
-    Without a budget: the cheapest one whose Acc@1 is within tolerance of the largest canvas; where none is, the most
-    accurate one, among equals the cheaper.
-
-    Args:
-        candidates: ``acc1`` in [0, 1], ``mrr`` and ``gflops`` of each, and of the calibrated ones the ``share``.
-        full: Acc@1 and GFLOPs of the student at its largest canvas.
-    """
-    order = range(len(candidates))
-    if settings.budget is not None:
-        spending = [i for i in order if candidates[i].get("share") == settings.budget]
-        return max(spending, key=lambda i: (candidates[i]["mrr"], -candidates[i]["gflops"]))
-    floor = full["acc1"] - settings.tolerated_loss / 100
-    good = [i for i in order if candidates[i]["acc1"] >= floor - 1e-9]
-    if good:
-        return min(good, key=lambda i: (candidates[i]["gflops"], -candidates[i]["acc1"]))
-    return max(order, key=lambda i: (candidates[i]["acc1"], -candidates[i]["gflops"]))
-
-
-@dataclass(frozen=True)
-class Validation:
-    """Answers to the validation sketches at every canvas by the frozen student: all a choice can lead to."""
-
-    points: torch.Tensor
-    """float32 (n, T, 5): what a policy reads of the sketches."""
-    lengths: torch.Tensor
-    """int64 (n,)."""
-    answers: Answers
-    canvases: tuple[int, ...]
-    flops: np.ndarray
-    """float64 (K,): FLOPs of the student at every canvas."""
-
-    @classmethod
-    def of(cls, task: Task, student: Embedder) -> Validation:
-        """The validation split of a task."""
-        sketches = task.sketches.select(task.indices(VALIDATION))
-        answers = task.answers(student, VALIDATION, student.canvases, task.recipe.student.gallery_sizes)
-        settings = task.recipe.selector
-        read = selector_input(sketches, tolerance=settings.tolerance, max_points=settings.max_points)
-        flops = np.array([embedder_flops(student, size) for size in student.canvases], dtype=np.float64)
-        return cls(*read, answers, student.canvases, flops)
-
-    @property
-    def cost(self) -> torch.Tensor:
-        """float32 (K,): FLOPs of every canvas as a share of the largest."""
-        return torch.from_numpy(self.flops / self.flops[-1]).float()
-
-    @property
-    def full(self) -> dict[str, float]:
-        """Acc@1 in [0, 1] and GFLOPs of the largest canvas."""
-        return {"acc1": float((self.answers.ranks[:, -1] == 1).mean()), "gflops": float(self.flops[-1] / 1e9)}
-
-    def candidates(self, policy: CanvasSelector, settings: SelectorConfig) -> list[dict[str, float]]:
-        """Figures of a policy as it is, and calibrated to every ``share`` of the FLOPs and to the budget."""
-        policy.eval()
-        with torch.no_grad():
-            logits = policy(self.points, self.lengths).double().numpy()
-        own = float(np.mean([selector_flops(policy, int(n)) for n in self.lengths]))
-        wanted = sorted({*settings.shares, *([] if settings.budget is None else [settings.budget])})
-        shifts = {share: self._shift_to(share, logits, own) for share in wanted}
-        calibrated = [{"share": share, "shift": s} | self._figures(s, logits, own) for share, s in shifts.items()]
-        return [{"shift": 0.0} | self._figures(0.0, logits, own), *calibrated]
-
-    def _choices(self, shift: float, logits: np.ndarray) -> np.ndarray:
-        return (logits - shift * self.flops / self.flops[-1]).argmax(axis=1)
-
-    def _shift_to(self, share: float, logits: np.ndarray, own: float) -> float:
-        """The smallest shift (to 1e-3, within ±64) at which a query costs that share of the FLOPs or less.
-
-        The cost falls as the shift grows: taking more off the dearer canvases never makes one of them win.
-        """
-        low, high = -64.0, 64.0
-        while high - low > 1e-3:
-            middle = (low + high) / 2
-            if self.flops[self._choices(middle, logits)].mean() + own <= share * self.flops[-1]:
-                high = middle
-            else:
-                low = middle
-        return high
-
-    def _figures(self, shift: float, logits: np.ndarray, own: float) -> dict[str, float]:
-        """Acc@1, MRR, GFLOPs a query and share of every canvas."""
-        chosen = self._choices(shift, logits)
-        ranks = self.answers.ranks[np.arange(len(self.answers.ranks)), chosen]
-        shares = np.bincount(chosen, minlength=len(self.canvases)) / len(ranks)
-        figures = {
-            "acc1": float((ranks == 1).mean()),
-            "mrr": float((1.0 / ranks).mean()),
-            "gflops": float((self.flops[chosen].mean() + own) / 1e9),
-        }
-        return figures | {f"share_{size}": float(s) for size, s in zip(self.canvases, shares, strict=True)}
-
-
 def canvas_costs(student: Embedder) -> torch.Tensor:
     """float32 (K,): FLOPs of every canvas of the student as a share of its largest."""
     flops = torch.tensor([embedder_flops(student, size) for size in student.canvases], dtype=torch.float64)
@@ -274,7 +166,11 @@ def canvas_costs(student: Embedder) -> torch.Tensor:
 
 
 class _PolicyTraining:
-    """Policies for all prices, one after another, over one table of outcomes."""
+    """Policies for all prices, one after another, over one table of outcomes.
+
+    Where they are picked on the drawings of the folds, one more for every fold and price follows, which learns from the
+    other folds alone.
+    """
 
     def __init__(self, task: Task, table: RewardTable, student: Embedder, sketches: np.ndarray) -> None:
         self.task, self.recipe, self.settings, self.table = task, task.recipe, task.recipe.selector, table
@@ -286,9 +182,35 @@ class _PolicyTraining:
         longest = int(self.lengths.max())
         self.points = torch.stack([F.pad(points, (0, 0, 0, longest - points.shape[1])) for points, _ in inputs])
         """float32 (views, n, T, 5): those points, zero-padded."""
+        everything = np.arange(len(sketches))
+        self.parts = task.folds().parts(sketches) if self.settings.picked_on == "folds" else ()
+        """int64 rows of the rewarded sketches in each fold; none where nothing is picked on them."""
+        learnt = [everything, *(np.setdiff1d(everything, part) for part in self.parts)]
+        self._lessons = [(weight, rows) for rows in learnt for weight in self.settings.cost_weights]
+        """Price, and rows that are learnt from, of one policy after another."""
         self.finished: list[CanvasSelector] = []
         self.done = 0
         self._begin()
+
+    @property
+    def total(self) -> int:
+        """Epochs of all policies."""
+        return self.settings.optimization.epochs * len(self._lessons)
+
+    @property
+    def policies(self) -> list[CanvasSelector]:
+        """The finished ones that have learnt from all, one a price."""
+        return self.finished[: len(self.settings.cost_weights)]
+
+    def unseen_logits(self, price: int, held_out: HeldOut) -> np.ndarray | None:
+        """float64 (n, K): what the policies of a price make of the drawings of the fold that each has not learnt from."""
+        if not self.parts:
+            return None
+        prices = len(self.settings.cost_weights)
+        logits = np.zeros((len(self.sketches), len(self.cost)))
+        for fold, rows in enumerate(self.parts, start=1):
+            logits[rows] = held_out.logits(self.finished[fold * prices + price], rows)
+        return logits
 
     def _view_input(self, view: int) -> tuple[torch.Tensor, torch.Tensor]:
         views = np.full(len(self.sketches), view)
@@ -314,11 +236,11 @@ class _PolicyTraining:
         """One pass over the rewarded sketches, each in one of its views; the learner is the runtime's only worker."""
         settings = self.settings
         epochs = settings.optimization.epochs
-        number, epoch = divmod(self.done, epochs)
-        weight = settings.cost_weights[number]
+        lesson, epoch = divmod(self.done, epochs)
+        weight, learnt = self._lessons[lesson]
         generator = np.random.default_rng([self.recipe.seed, epoch, 41])
         sampler = torch.Generator().manual_seed(int(generator.integers(2**31)))
-        order = generator.permutation(len(self.sketches))
+        order = learnt[generator.permutation(len(learnt))]
         views = generator.integers(0, settings.views, len(order))
         batches = np.array_split(np.arange(len(order)), -(-len(order) // settings.optimization.batch_size))
         self.policy.train()
@@ -354,9 +276,11 @@ class _PolicyTraining:
         self.done += 1
         if self.done % epochs == 0:
             self.finished.append(self.policy.eval())
-            if self.done < epochs * len(settings.cost_weights):
+            if self.done < self.total:
                 self._begin()
-        return {f"cost_weight_{weight:g}/{key}": value for key, value in sums.items()} | {
+        fold = lesson // len(settings.cost_weights)
+        name = f"cost_weight_{weight:g}" + (f"/without_fold_{fold - 1}" if fold else "")
+        return {f"{name}/{key}": value for key, value in sums.items()} | {
             "outcomes_known": float(self.table.known),
             "rollout_wait_seconds": self.table.waited,
         }
@@ -403,8 +327,7 @@ class _PolicyTraining:
             "policy": self.policy.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "finished": [policy.state_dict() for policy in self.finished],
-            "ranks": torch.from_numpy(self.table.ranks),
-            "triplets": torch.from_numpy(self.table.triplets),
+            "outcomes": [torch.from_numpy(column) for column in self.table.outcomes.columns],
         }
         checkpoint.write_checkpoint(
             directory, network=self.policy.state_dict(), config=self.policy.config, metrics={}, state=state
@@ -419,5 +342,4 @@ class _PolicyTraining:
             policy = self._new_policy()
             policy.load_state_dict(weights)
             self.finished.append(policy.eval())
-        self.table.ranks[:] = state["ranks"].numpy()
-        self.table.triplets[:] = state["triplets"].numpy()
+        self.table.outcomes.put(..., RolloutResult(*(column.numpy() for column in state["outcomes"])))

@@ -26,6 +26,9 @@ def test_cross_fitting_rewards_every_training_sketch_once() -> None:
     assert folds.student.tolist() == pairs.sketch_indices(0).tolist()
     for fitted, rewarded in zip(folds.fitted, folds.rewarded, strict=True):
         assert not set(pairs.sketch_photo[fitted]) & set(pairs.sketch_photo[rewarded])
+    train = pairs.sketch_indices(0)
+    for rows, rewarded in zip(folds.parts(train), folds.rewarded, strict=True):
+        assert train[rows].tolist() == rewarded.tolist()
 
 
 def test_repeated_pictures_stay_in_one_fold() -> None:

@@ -90,7 +90,7 @@ def test_a_stage_shorter_than_a_trace_leaves_none(tmp_path: Path) -> None:
 def test_rollouts_are_counted_and_timed() -> None:
     def answer(request: RolloutRequest) -> RolloutResult:
         time.sleep(0.1)
-        return RolloutResult(np.ones(len(request), np.int64), np.zeros(len(request), np.float32))
+        return RolloutResult(np.ones(len(request), np.int64), np.zeros(len(request), np.float32), np.ones(len(request)))
 
     rollout = MeteredRollout(answer)
     heard: list[Report] = []

@@ -185,6 +185,8 @@ def test_outcomes_are_the_naive_rank_and_margin() -> None:
         drawn = torch.from_numpy(rasterize(data.sketches.select(np.array([sketch])), canvas))
         with torch.no_grad():
             shares = judges[judge].classify(drawn)[0][0].softmax(dim=0).tolist()
+        first, second = sorted(shares, reverse=True)[:2]
+        assert found.clearness[row] == pytest.approx(first - second, abs=1e-4)
         own = shares.pop(data.labels[sketch])
         assert found.ranks[row] == 1 + sum(share >= own for share in shares)
         assert found.triplets[row] == pytest.approx(max(0.0, 0.25 + max(shares) - own), abs=1e-4)

@@ -43,6 +43,8 @@ def test_outcome_is_the_naive_rank_and_triplet() -> None:
         others = distance[:true] + distance[true + 1 :]
         assert found.ranks[row] == 1 + sum(d <= distance[true] for d in others)
         assert abs(found.triplets[row] - max(0.0, 0.3 + distance[true] - min(others))) < 1e-4
+        first, second = sorted(distance)[:2]
+        assert abs(found.clearness[row] - (1.0 - first / second)) < 1e-4
 
 
 def test_every_canvas_is_searched_in_its_own_gallery() -> None:
@@ -103,7 +105,8 @@ def test_table_rolls_out_all_canvases_of_a_view_once() -> None:
         rows = list(zip(request.sketches, request.views, request.canvases, strict=True))
         asked.extend(rows)
         return RolloutResult(
-            np.array([100 * v + 10 * c + s for s, v, c in rows]), np.array([s for s, _, _ in rows], np.float32)
+            np.array([100 * v + 10 * c + s for s, v, c in rows]), np.array([s for s, _, _ in rows], np.float32),
+            np.array([c / 10 for _, _, c in rows]),
         )
 
     with RewardTable(2, np.array([2, 5, 7]), 4, rollout) as table:
@@ -112,11 +115,16 @@ def test_table_rolls_out_all_canvases_of_a_view_once() -> None:
             found = table.lookup(request)
             assert found.ranks.tolist() == [137, 12, 137, 37]
             assert found.triplets.tolist() == [7, 2, 7, 7]
+            assert found.clearness.tolist() == [0.3, 0.1, 0.3, 0.3]
         assert sorted(asked) == sorted((s, v, c) for s, v in ((7, 1), (2, 0), (7, 0)) for c in range(4))
         assert table.known == 12
         other = RolloutRequest(np.array([7, 5]), np.array([1, 1]), np.array([0, 2]))
         assert table.lookup(other).ranks.tolist() == [107, 125]
         assert len(asked) == len(set(asked)) == table.known == 16
+        drawn = table.as_drawn()
+        assert drawn.ranks.tolist() == [[2, 12, 22, 32], [5, 15, 25, 35], [7, 17, 27, 37]]
+        assert drawn.clearness.tolist() == [[0.0, 0.1, 0.2, 0.3]] * 3
+        assert len(asked) == len(set(asked)) == table.known == 20
 
 
 def test_rollouts_run_ahead_and_are_asked_for_once() -> None:
@@ -128,7 +136,7 @@ def test_rollouts_run_ahead_and_are_asked_for_once() -> None:
         asked.append(request.sketches.tolist())
         if len(asked) > 1:
             assert gate.wait(10)
-        return RolloutResult(request.sketches + 1, request.sketches.astype(np.float32))
+        return RolloutResult(request.sketches + 1, request.sketches.astype(np.float32), request.sketches / 10)
 
     with RewardTable(1, np.arange(6), 1, rollout) as table:
         zero = np.zeros(2, np.int64)
