@@ -8,7 +8,7 @@ from sketchynet.recipes import find_recipe
 from sketchynet.recipes.experiments import EXPERIMENTS, find_experiment
 
 
-@pytest.mark.parametrize("base", ["qmul_v1", "qmul_v1_half", "qmul_v1_squeezenet", "qmul_v1_squeezenet_256", "qmul_v1_squeezenet_levels", "qmul_v1_stride16", "qmul_v1_search", "qmul_v1_levels", "qmul_v1_copies", "qmul_v1_deep", "qmul_v1_gpu", "sketchy_squeezenet", "sketchy_levels", "procedural"])
+@pytest.mark.parametrize("base", ["qmul_v1", "qmul_v1_half", "qmul_v1_squeezenet", "qmul_v1_squeezenet_256", "qmul_v1_squeezenet_levels", "qmul_v1_stride16", "qmul_v1_search", "qmul_v1_levels", "qmul_v1_copies", "qmul_v1_nearly_all", "qmul_v1_deep", "qmul_v1_gpu", "sketchy_squeezenet", "sketchy_levels", "procedural"])
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_configurations_are_valid_and_differ(name: str, base: str) -> None:
     experiment = find_experiment(name, find_recipe(base))

@@ -22,6 +22,7 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "qmul_v1_search": qmul_v1.qmul_v1_search,
     "qmul_v1_levels": qmul_v1.qmul_v1_levels,
     "qmul_v1_copies": qmul_v1.qmul_v1_copies,
+    "qmul_v1_nearly_all": qmul_v1.qmul_v1_nearly_all,
     "qmul_v1_deep": qmul_v1.qmul_v1_deep,
     "qmul_v1_gpu": qmul_v1.qmul_v1_gpu,
     "qmul_v2": catalogue.qmul_v2,

@@ -181,7 +181,7 @@ def _by_canvas(pools: dict[str, Pool], reference: Pool | None) -> str:
 
 
 def _by_policy(pools: dict[str, Pool], reference: Pool | None) -> str:
-    columns = ["configuration", "seeds", "validation Acc@1", "V2 Acc@1", "GFLOPs", "difference"]
+    columns = ["configuration", "seeds", "Acc@1 where picked", "V2 Acc@1", "GFLOPs", "difference"]
     columns += [f"V2 − {display_name(rival).strip()}" for rival in _RIVALS]
     rows = []
     for variant, pooled in pools.items():
