@@ -347,8 +347,8 @@ class SelectorConfig(Section):
     picked_on: Literal["validation", "folds"] = "validation"
     """Where it is picked and calibrated, and where its rivals are tuned: on the validation split, answered by the
     student; or on the drawings of all folds, each answered by the student that was not fitted on it, and given its
-    canvas by policies that have not learnt from its fold, for which more policies are trained. A student of a fold has
-    seen fewer photos than the one that is used, but a small validation split leaves the choice to chance (ours)."""
+    canvas by policies that have not learnt from its fold, for which more policies are trained (in as many steps). A student
+    of a fold has seen fewer photos than the one that is used, but a small validation split leaves the choice to chance (ours)."""
     shares: tuple[Share, ...] = (0.1, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.6, 0.7, 0.8, 0.9)
     """Shares of the largest canvas's FLOPs to which every trained policy is calibrated there, besides
     being used as it is (ours): a price moves the mean cost in jumps, a calibration does not."""

@@ -68,18 +68,14 @@ def category_ranks(
     return ranks
 
 
-def clearness(queries: Tensor, gallery: Tensor) -> Tensor:
-    """How clear the nearest photo of each query is: float64 (Q,), 1 - d1 / d2 of the two nearest distances.
+def clearness(distance: Tensor) -> Tensor:
+    """How clear the nearest photo of each query is: float64 (Q,), 1 - d1 / d2 of its two smallest distances (Q, G).
 
     0 where two photos lie equally near, 1 where there is no second one.
-
-    Args:
-        queries: (Q, D).
-        gallery: (G, D), or (G, C, D) of C copies of every photo.
     """
-    if len(gallery) < 2:
-        return torch.ones(len(queries), dtype=torch.float64, device=queries.device)
-    first, second = nearest_photos(queries, gallery, 2).distance.double().unbind(dim=1)
+    if distance.shape[1] < 2:
+        return torch.ones(len(distance), dtype=torch.float64, device=distance.device)
+    first, second = distance.double().topk(2, dim=1, largest=False).values.unbind(dim=1)
     return torch.where(second > 0, 1.0 - first / second, 0.0)
 
 
@@ -90,7 +86,7 @@ def category_clearness(
     clear = torch.ones(len(queries), dtype=torch.float64, device=queries.device)
     for category in query_category.unique():
         asked, held = query_category == category, gallery_category == category
-        clear[asked] = clearness(queries[asked], gallery[held])
+        clear[asked] = clearness(nearest_photos(queries[asked], gallery[held], min(2, int(held.sum()))).distance)
     return clear
 
 

@@ -52,6 +52,7 @@ def test_killed_in_every_stage_and_resumed_is_bit_identical(tmp_path: Path) -> N
     recipe.write_text(
         small_recipe(
             "selector.folds=2",
+            "selector.picked_on=folds",
             "teacher.optimization.epochs=4",
             "teacher.optimization.averaging=0.9",
             "student.optimization.epochs=4",

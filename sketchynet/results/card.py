@@ -46,8 +46,7 @@ is that of "Sketch Down the FLOPs" (CVPR 2025). Recipe: {recipe.description or r
 
 ## Data
 
-Source `{recipe.data.source}`. Choices were made on drawings that the asked network was not fitted on, and the test split was
-read afterwards. The licence of the data is that of its publishers.
+Source `{recipe.data.source}`. Choices were made without the test split, which was read afterwards. The licence of the data is that of its publishers.
 
 ## On the test split
 

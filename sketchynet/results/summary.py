@@ -217,7 +217,8 @@ def stage_seconds(rows: Iterable[Row]) -> dict[str, float]:
 
 
 def _validation(folder: RunFolder) -> dict[str, dict[str, float]]:
-    """Validation figures of every trained network, with its search head if it has one, and of the picked policy."""
+    """Validation figures of every trained network, with its search head if it has one; of the picked policy those that it was
+    picked by, which may be of the folds' drawings."""
     found = {}
     for final in sorted(folder.kept.glob("*/final")):
         headed = folder.search(final.parent.name)

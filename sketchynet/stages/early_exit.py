@@ -8,7 +8,7 @@ Shapes: n sketches, K canvases.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -32,6 +32,18 @@ class EarlyExit:
         """int64 (n,): index of the canvas whose answer stands."""
         return np.where(self.goes_on(clearness), self.then, self.first)
 
+    def carried(self, clearness: np.ndarray, other: np.ndarray) -> EarlyExit:
+        """The exit for another network, whose answers may be clearer: as large a share of its sketches goes on.
+
+        Args:
+            clearness: float64 (n, K) of the answers that the exit was tuned on.
+            other: float64 (m, K) of the other network's answers.
+        """
+        share = float(self.goes_on(clearness).mean())
+        inner = float(np.quantile(other[:, self.first], share))
+        threshold = 0.0 if share == 0.0 else float(np.nextafter(1.0, 2.0)) if share == 1.0 else inner
+        return replace(self, threshold=threshold)
+
     def cost(self, clearness: np.ndarray, flops: np.ndarray) -> np.ndarray:
         """float64 (n,): FLOPs of every sketch, given those of the canvases (K,)."""
         return flops[self.first] + self.goes_on(clearness) * flops[self.then]
@@ -48,7 +60,7 @@ def tune_exit(clearness: np.ndarray, ranks: np.ndarray, flops: np.ndarray, budge
     is tried too.
 
     Args:
-        clearness: float64 (n, K) of the validation sketches' answers.
+        clearness: float64 (n, K) of the answers to held-out sketches.
         ranks: int64 (n, K) of the same answers.
         flops: float64 (K,), ascending.
     """

@@ -34,7 +34,7 @@ from sketchynet.stages.systems import (
     oracle_system,
     shuffled_system,
 )
-from sketchynet.stages.task import TEST, Answers, Task
+from sketchynet.stages.task import TEST, VALIDATION, Answers, Task
 from sketchynet.stages.teacher import full_network
 
 
@@ -146,6 +146,9 @@ def _selected(
         chosen_system("rule", "rule", fixed[0].parameters, ranks, chosen, cost[chosen], sizes, rule=rule.described())
     )
     leaving = tune_exit(held_out.answers.clearness, held_out.answers.ranks, cost, float(spent))
+    if settings.picked_on == "folds":  # tuned on answers of the folds' students, which are less clear than the student's
+        unlabelled = task.answers(student, VALIDATION, student.canvases, recipe.student.gallery_sizes)
+        leaving = leaving.carried(held_out.answers.clearness, unlabelled.clearness)
     stands, paid = leaving.choices(answers.clearness), leaving.cost(answers.clearness, cost)
     told = leaving.described(sizes)
     systems.append(chosen_system("exit", "exit", fixed[0].parameters, ranks, stands, paid, sizes, exit=told))

@@ -9,6 +9,7 @@ Shapes: n drawings, K canvases, T points.
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,7 @@ import torch
 
 from sketchynet import checkpoint
 from sketchynet.config import SelectorConfig
+from sketchynet.errors import InputError
 from sketchynet.flops import embedder_flops, selector_flops
 from sketchynet.models.embedder import Embedder
 from sketchynet.models.selector import CanvasSelector, selector_input
@@ -49,10 +51,15 @@ def pick(candidates: list[dict[str, float]], full: dict[str, float], settings: S
     Args:
         candidates: ``acc1`` in [0, 1], ``mrr`` and ``gflops`` of each, and of the calibrated ones the ``share``.
         full: Acc@1 and GFLOPs of the student at its largest canvas.
+
+    Raises:
+        InputError: none is calibrated to the budget.
     """
     order = range(len(candidates))
     if settings.budget is not None:
         spending = [i for i in order if candidates[i].get("share") == settings.budget]
+        if not spending:
+            raise InputError(f"no policy was calibrated to a share of {settings.budget:g} of the FLOPs: train the selector anew")
         return max(spending, key=lambda i: (candidates[i]["mrr"], -candidates[i]["gflops"]))
     floor = full["acc1"] - settings.tolerated_loss / 100
     good = [i for i in order if candidates[i]["acc1"] >= floor - 1e-9]
@@ -96,6 +103,9 @@ class HeldOut:
         """What a finished run picked its policy on."""
         if task.recipe.selector.picked_on == "validation":
             return cls.validation(task, student)
+        if not checkpoint.is_complete(folder.fold_answers):
+            stage = folder.fold_answers.parent
+            raise InputError(f"{folder.fold_answers} is missing: remove {stage}, then resume the run to train its policy anew")
         tables = checkpoint.read_network(folder.fold_answers)
         sketches, ranks, clearness = (tables[name].numpy() for name in ("sketches", "ranks", "clearness"))
         return cls.of(task, student, sketches, Answers(ranks, clearness))
@@ -104,7 +114,7 @@ class HeldOut:
         """Keeps answers that the networks of a finished run alone do not give again."""
         tables = {"sketches": self.sketches, "ranks": self.answers.ranks, "clearness": self.answers.clearness}
         network = {name: torch.from_numpy(table) for name, table in tables.items()}
-        checkpoint.write_checkpoint(folder.fold_answers, network=network, config={"canvases": self.canvases}, metrics={})
+        checkpoint.write_checkpoint(folder.fold_answers, network=network, config={}, metrics={})
 
     @property
     def cost(self) -> torch.Tensor:
@@ -124,24 +134,30 @@ class HeldOut:
             return policy(self.points[place], self.lengths[place]).double().numpy()
 
     def candidates(
-        self, policy: CanvasSelector, settings: SelectorConfig, unseen: np.ndarray | None = None
+        self, policy: CanvasSelector, settings: SelectorConfig, unseen: Sequence[tuple[np.ndarray, CanvasSelector]] = ()
     ) -> list[dict[str, float]]:
         """Figures of a policy as it is, and calibrated to every ``share`` of the FLOPs and to the budget.
 
         Args:
-            unseen: float64 (n, K), where the policy has learnt from these very drawings: the logits of its like, trained
-                at the same price, that have not. Figures are theirs, calibrated apart to the same share; a ``shift`` is
-                the policy's own, which takes no answer.
+            unseen: where the policy has learnt from these very drawings, rows of each part of them with a policy trained
+                at the same price that has not. The figures are then those of all parts, each calibrated to the share by
+                itself; a ``shift`` is the policy's own, which takes no answer.
         """
         own = self.logits(policy)
-        judged = own if unseen is None else unseen
+        judged = [(rows, self.logits(like, rows)) for rows, like in unseen] or [(np.arange(len(self.sketches)), own)]
         read = float(np.mean([selector_flops(policy, int(n)) for n in self.lengths]))
-        found = [{"shift": 0.0} | self._figures(0.0, judged, read)]
+        found = [{"shift": 0.0} | self._figures(self._chosen(judged, read, None), read)]
         for share in sorted({*settings.shares, *([] if settings.budget is None else [settings.budget])}):
             shift = self._shift_to(share, own, read)
-            judged_shift = shift if unseen is None else self._shift_to(share, judged, read)
-            found.append({"share": share, "shift": shift} | self._figures(judged_shift, judged, read))
+            found.append({"share": share, "shift": shift} | self._figures(self._chosen(judged, read, share), read))
         return found
+
+    def _chosen(self, judged: list[tuple[np.ndarray, np.ndarray]], read: float, share: float | None) -> np.ndarray:
+        """int64 (n,): canvases by the logits of all parts, as they are or each calibrated to a share of the FLOPs."""
+        chosen = np.zeros(len(self.sketches), dtype=np.int64)
+        for rows, logits in judged:
+            chosen[rows] = self._choices(0.0 if share is None else self._shift_to(share, logits, read), logits)
+        return chosen
 
     def _choices(self, shift: float, logits: np.ndarray) -> np.ndarray:
         return (logits - shift * self.flops / self.flops[-1]).argmax(axis=1)
@@ -160,9 +176,8 @@ class HeldOut:
                 low = middle
         return high
 
-    def _figures(self, shift: float, logits: np.ndarray, own: float) -> dict[str, float]:
+    def _figures(self, chosen: np.ndarray, own: float) -> dict[str, float]:
         """Acc@1, MRR, GFLOPs a query and share of every canvas."""
-        chosen = self._choices(shift, logits)
         ranks = self.answers.ranks[np.arange(len(self.answers.ranks)), chosen]
         shares = np.bincount(chosen, minlength=len(self.canvases)) / len(ranks)
         figures = {

@@ -343,7 +343,7 @@ class Recognition:
         return classify(network, sketches, canvas)[0].softmax(dim=1).numpy()
 
     def rollouts(self, folder: RunFolder, folds: Folds) -> FrozenStudents:
-        """Ranks and margin losses by the students that were not fitted on the drawing."""
+        """Ranks, margin losses and clearness by the students that were not fitted on the drawing."""
         judges = [read_embedder(folder.final(name)) for name in folds.judges]
         return RecognitionWorker(self.data, judges, folds.rewarded, self.recipe)
 

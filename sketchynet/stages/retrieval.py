@@ -234,7 +234,7 @@ class Retrieval:
         return Answers(np.stack(ranks, axis=1), np.stack(clearness, axis=1))
 
     def rollouts(self, folder: RunFolder, folds: Folds) -> FrozenStudents:
-        """Ranks and triplet losses by the students that were not fitted on the sketch."""
+        """Ranks, triplet losses and clearness by the students that were not fitted on the sketch."""
         recipe = self.recipe
         judges, sizes = [], recipe.student.gallery_sizes
         for name, rewarded, photos in zip(folds.judges, folds.rewarded, folds.galleries, strict=True):

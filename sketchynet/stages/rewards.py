@@ -147,9 +147,9 @@ class RolloutWorker:
         negative = torch.from_numpy(self._content[photos][None, :] != self._content[wanted][:, None])
         gallery = judge.galleries[canvas][torch.from_numpy(columns).to(self._device)]
         ranks = photo_rank(queries, gallery, target)
-        distance = photo_distance(queries, gallery).float()
-        triplets = triplet_rows(distance, target, negative.to(self._device), margin=self._margin, mining="hard")
-        return RolloutResult(ranks.cpu().numpy(), triplets.cpu().numpy(), clearness(queries, gallery).cpu().numpy())
+        distance = photo_distance(queries, gallery)
+        triplets = triplet_rows(distance.float(), target, negative.to(self._device), margin=self._margin, mining="hard")
+        return RolloutResult(ranks.cpu().numpy(), triplets.cpu().numpy(), clearness(distance).cpu().numpy())
 
 
 def in_chunks(rollout: Rollout, rows: int) -> Rollout:

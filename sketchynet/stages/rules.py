@@ -1,7 +1,7 @@
 """Canvas by one feature of the drawing: what a policy must beat to be worth its GRU.
 
 A rule puts K - 1 thresholds on the number of strokes, the number of points or the length of ink; they are tuned on
-validation, within the mean FLOPs that the policy spends there.
+the drawings that the policy was picked on, within the mean FLOPs that it spends there.
 
 Shapes: n sketches, K canvases.
 """
@@ -62,7 +62,7 @@ def tune_rule(features: dict[str, np.ndarray], ranks: np.ndarray, flops: np.ndar
     rising and falling.
 
     Args:
-        features: of the validation sketches.
+        features: of held-out sketches.
         ranks: int64 (n, K) of the same sketches.
         flops: float64 (K,), ascending.
     """

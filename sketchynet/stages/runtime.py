@@ -64,14 +64,14 @@ class RolloutRequest:
 
 @dataclass(frozen=True)
 class RolloutResult:
-    """What choices of the policy led to: those of a :class:`RolloutRequest` row by row, or a table of them."""
+    """What choices of the policy led to: (n,) of a :class:`RolloutRequest`, row by row, or a table of any shape."""
 
     ranks: np.ndarray
-    """int64 (n,): rank of the true photo, from 1; in a table 0 where it is not known."""
+    """int64: rank of the true photo, from 1; in a table 0 where it is not known."""
     triplets: np.ndarray
-    """float32 (n,): triplet loss against the nearest other photo of the gallery."""
+    """float32: triplet loss against the nearest other photo of the gallery."""
     clearness: np.ndarray
-    """float64 (n,) in [0, 1]: how far the best answer is ahead of the second, whether it is true or not."""
+    """float64 in [0, 1]: how far the best answer is ahead of the second, whether it is true or not."""
 
     @classmethod
     def unknown(cls, *shape: int) -> RolloutResult:

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 
 from sketchynet import checkpoint
 from sketchynet.config import SelectorConfig
+from sketchynet.errors import InputError
 from sketchynet.flops import embedder_flops, selector_flops
 from sketchynet.losses import (
     expected_reward_loss,
@@ -79,7 +80,7 @@ def train_selector(
 
     Args:
         rollout: answers the policy's choices, here or by actors.
-        student: SketchyNetV1, frozen; validation and FLOPs are its own.
+        student: SketchyNetV1, frozen; FLOPs are its own, and answers to the validation split.
         sketches: int64, ascending: the sketches that rewards are given for.
     """
     target = folder.final(NAME)
@@ -99,7 +100,7 @@ def train_selector(
     total = training.done
     candidates = []
     for number, (weight, policy) in enumerate(zip(settings.cost_weights, training.policies, strict=True)):
-        calibrated = held_out.candidates(policy, settings, training.unseen_logits(number, held_out))
+        calibrated = held_out.candidates(policy, settings, training.unseen(number))
         write_policy(folder.candidate(number), policy, calibrated[0])
         candidates += [{"cost_weight": weight} | figures for figures in calibrated]
     picked = candidates[pick(candidates, held_out.full, settings)]
@@ -114,14 +115,17 @@ def train_selector(
 
 
 def _train(training: _PolicyTraining, settings: SelectorConfig, runtime: Runtime, folder: RunFolder) -> None:
-    """All epochs of all prices, from the newest checkpoint on."""
+    """All epochs of all policies, from the newest checkpoint on."""
     checkpoint.remove_partial(folder.stage(NAME))
     newest, damaged = checkpoint.newest_whole(folder.stage(NAME))
     for text in damaged:
         notice = f"{NAME}: {text}; going on from the checkpoint before it, {newest}"
         runtime.report(Report(NAME, "notice", payload={"text": notice}))
     if newest is not None:
-        training.restore(checkpoint.read_state(newest))
+        state = checkpoint.read_state(newest)
+        if "outcomes" not in state:
+            raise InputError(f"{newest} is of an earlier version: remove {folder.stage(NAME)}, then resume the run")
+        training.restore(state)
     total = training.total
     runtime.report(
         Report(
@@ -202,15 +206,10 @@ class _PolicyTraining:
         """The finished ones that have learnt from all, one a price."""
         return self.finished[: len(self.settings.cost_weights)]
 
-    def unseen_logits(self, price: int, held_out: HeldOut) -> np.ndarray | None:
-        """float64 (n, K): what the policies of a price make of the drawings of the fold that each has not learnt from."""
-        if not self.parts:
-            return None
+    def unseen(self, price: int) -> list[tuple[np.ndarray, CanvasSelector]]:
+        """Rows of every fold with the policy of that price that has not learnt from them."""
         prices = len(self.settings.cost_weights)
-        logits = np.zeros((len(self.sketches), len(self.cost)))
-        for fold, rows in enumerate(self.parts, start=1):
-            logits[rows] = held_out.logits(self.finished[fold * prices + price], rows)
-        return logits
+        return [(rows, self.finished[fold * prices + price]) for fold, rows in enumerate(self.parts, start=1)]
 
     def _view_input(self, view: int) -> tuple[torch.Tensor, torch.Tensor]:
         views = np.full(len(self.sketches), view)
@@ -219,7 +218,7 @@ class _PolicyTraining:
         return selector_input(drawn, tolerance=settings.tolerance, max_points=settings.max_points)
 
     def _begin(self) -> None:
-        """A fresh policy for the next price; all start from the same weights."""
+        """A fresh policy, the next; all start from the same weights."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.recipe.seed * 1000 + 900)
             self.policy = self._new_policy()
@@ -233,14 +232,16 @@ class _PolicyTraining:
         return CanvasSelector(len(self.cost), self.settings.hidden, self.settings.reads)
 
     def epoch(self, runtime: Runtime) -> dict[str, float]:
-        """One pass over the rewarded sketches, each in one of its views; the learner is the runtime's only worker."""
+        """One pass over the sketches to learn from, each in one of its views; the learner is the runtime's only worker."""
         settings = self.settings
         epochs = settings.optimization.epochs
         lesson, epoch = divmod(self.done, epochs)
         weight, learnt = self._lessons[lesson]
         generator = np.random.default_rng([self.recipe.seed, epoch, 41])
         sampler = torch.Generator().manual_seed(int(generator.integers(2**31)))
-        order = learnt[generator.permutation(len(learnt))]
+        # A policy that leaves half of the sketches out sees the others twice: as many steps as one that sees all.
+        passes = round(len(self.sketches) / len(learnt))
+        order = np.concatenate([learnt[generator.permutation(len(learnt))] for _ in range(passes)])
         views = generator.integers(0, settings.views, len(order))
         batches = np.array_split(np.arange(len(order)), -(-len(order) // settings.optimization.batch_size))
         self.policy.train()

@@ -25,6 +25,14 @@ def test_the_least_clear_half_goes_on_where_the_budget_pays_for_half() -> None:
     assert leaving.cost(CLEARNESS, FLOPS).mean() == 9.0
 
 
+@pytest.mark.parametrize(("threshold", "share"), [(0.0, 0.0), (0.5, 0.5), (0.7, 0.75), (1.0, 1.0)])
+def test_carried_to_clearer_answers_the_same_share_goes_on(threshold: float, share: float) -> None:
+    clearer = np.linspace(0.9, 1.0, 100)[:, None].repeat(3, axis=1)
+    carried = EarlyExit(0, 2, threshold).carried(CLEARNESS, clearer)
+    assert (carried.first, carried.then) == (0, 2)
+    assert carried.goes_on(clearer).mean() == share
+
+
 @pytest.mark.parametrize("seed", range(8))
 @pytest.mark.parametrize("budget", [0.5, 1.0, 3.0, 9.0, 16.0, 30.0])
 def test_the_tuned_exit_keeps_the_budget_and_is_no_worse_than_any_canvas_within_it(seed: int, budget: float) -> None:

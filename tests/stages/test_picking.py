@@ -8,6 +8,7 @@ import pytest
 import torch
 from small import small_pairs, small_recipe
 
+from sketchynet import checkpoint
 from sketchynet.config import Recipe
 from sketchynet.errors import InputError
 from sketchynet.models import CanvasSelector, Embedder
@@ -71,20 +72,35 @@ def test_calibration_meets_every_share_of_the_flops() -> None:
         assert figures["share_64"] == pytest.approx(float((chosen == 2).float().mean()), abs=0.03)
 
 
+class Said(CanvasSelector):
+    """A policy that says, of drawings whose first number tells which they are, what it is told to."""
+
+    def __init__(self, logits: list[list[float]]) -> None:
+        super().__init__(2, 8)
+        self.said = torch.tensor(logits)
+
+    def forward(self, points: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        return self.said[points[:, 0, 0].long()]
+
+
 def test_figures_of_a_policy_that_learnt_from_the_drawings_are_those_of_its_like() -> None:
     ranks = np.array([[1, 1], [3, 1], [1, 1], [2, 1]])
-    lengths = torch.full((4,), 6)
-    held_out = HeldOut(np.arange(4), torch.rand(4, 6, 5), lengths, Answers(ranks, np.ones((4, 2))), (16, 32), np.array([1e8, 4e8]))
+    points = torch.arange(4.0)[:, None, None].expand(4, 6, 5)
+    answers = Answers(ranks, np.ones((4, 2)))
+    held_out = HeldOut(np.arange(4), points, torch.full((4,), 6), answers, (16, 32), np.array([1e8, 4e8]))
     settings = small_recipe("selector.shares=[0.65]", "selector.budget=null").selector
-    policy = CanvasSelector(2, 8)
-    unseen = np.array([[0.0, -1.0], [0.0, 1.0], [0.0, -2.0], [0.0, 3.0]])
-    plain, calibrated = held_out.candidates(policy, settings, unseen)
-    # The second and the fourth are drawn large: right everywhere, at half of 100 + 400 MFLOPs and the policy's own.
-    assert (plain["acc1"], plain["mrr"], plain["share_32"], plain["shift"]) == (1.0, 1.0, 0.5, 0.0)
-    assert plain["gflops"] == pytest.approx(0.25, abs=1e-4)
-    assert (calibrated["acc1"], calibrated["share_32"]) == (1.0, 0.5)
+    policy = Said([[0.0, -1.0]] * 3 + [[0.0, 1.0]])
+    knows = [[0.0, -1.0], [0.0, 1.0], [0.0, -2.0], [0.0, 3.0]]
+    bold = [[small, large + 30.0] for small, large in knows]  # knows as much, and likes large canvases
+    parts = [(np.array([0, 1]), Said(knows)), (np.array([2, 3]), Said(bold))]
+    plain, calibrated = held_out.candidates(policy, settings, parts)
+    # All of the second part are drawn large as they are; each part by itself, calibrated, draws one of its two large.
+    assert (plain["acc1"], plain["share_32"], plain["shift"]) == (1.0, 0.75, 0.0)
+    assert (calibrated["acc1"], calibrated["mrr"], calibrated["share_32"]) == (1.0, 1.0, 0.5)
+    assert calibrated["gflops"] == pytest.approx(0.25, abs=1e-4)
     # The line that is used is drawn through the policy's own preferences.
     assert calibrated["shift"] == held_out.candidates(policy, settings)[1]["shift"]
+    assert held_out.candidates(policy, settings)[1]["acc1"] == 0.75
 
 
 def recipe_on_folds(*changes: str) -> Recipe:
@@ -114,28 +130,57 @@ def train(recipe: Recipe, folder: RunFolder, runtime: LocalRuntime | None = None
     train_selector(Retrieval(recipe, pairs), runtime, outcome, folder, student=student, sketches=pairs.sketch_indices(0))
 
 
-def test_policies_are_picked_on_folds_that_they_have_not_learnt_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pairs, recipe, folder = small_pairs(), recipe_on_folds(), RunFolder(tmp_path)
-    task, train_rows = Retrieval(recipe, pairs), pairs.sketch_indices(0)
-    judged: list[tuple[list[int], np.ndarray]] = []
+def judged(recipe: Recipe, folder: RunFolder, monkeypatch: pytest.MonkeyPatch, turned: set[int]) -> list[tuple[list[int], np.ndarray]]:
+    """Trains policies; returns the drawings that each was judged on, with its logits there. ``turned``: drawings whose
+    outcomes are turned round."""
+    found: list[tuple[list[int], np.ndarray]] = []
     logits = HeldOut.logits
 
     def watched(self: HeldOut, policy: CanvasSelector, rows: np.ndarray | None = None) -> np.ndarray:
-        found = logits(self, policy, rows)
+        said = logits(self, policy, rows)
         if rows is not None:
-            judged.append((self.sketches[rows].tolist(), found))
-        return found
+            found.append((self.sketches[rows].tolist(), said))
+        return said
 
-    monkeypatch.setattr(HeldOut, "logits", watched)
+    def rollout(request: RolloutRequest) -> RolloutResult:
+        hit = (request.canvases == 1) != np.isin(request.sketches, list(turned))
+        return RolloutResult(np.where(hit, 1, 9), np.zeros(len(request), np.float32), np.ones(len(request)))
+
+    pairs = small_pairs()
+    student = Embedder("mobile_small", canvases=(16, 32)).eval()
+    with monkeypatch.context() as patch:
+        patch.setattr(HeldOut, "logits", watched)
+        train_selector(Retrieval(recipe, pairs), LocalRuntime(), rollout, folder, student=student, sketches=pairs.sketch_indices(0))
+    return found
+
+
+def test_a_fold_is_judged_by_the_policies_that_have_not_learnt_from_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = recipe_on_folds("selector.optimization.learning_rate=0.05")
+    rewarded = Retrieval(recipe, small_pairs()).folds().rewarded
+    plain = judged(recipe, RunFolder(tmp_path / "plain"), monkeypatch, set())
+    turned = judged(recipe, RunFolder(tmp_path / "turned"), monkeypatch, set(rewarded[1].tolist()))
+    # Both folds at the first price, then at the second.
+    assert [rows for rows, _ in plain] == [rows for rows, _ in turned] == 2 * [part.tolist() for part in rewarded]
+    for price in (0, 1):
+        (_, first), (_, second) = plain[2 * price : 2 * price + 2]
+        (_, other_first), (_, other_second) = turned[2 * price : 2 * price + 2]
+        # Turning the outcomes of fold 1 round changes nothing for the policy that fold 1 is judged by.
+        np.testing.assert_array_equal(second, other_second)
+        assert not np.allclose(first, other_first)
+    assert not np.allclose(plain[0][1], plain[2][1])  # another price
+
+
+def test_what_the_policy_was_picked_on_is_kept_and_read_again(tmp_path: Path) -> None:
+    pairs, recipe, folder = small_pairs(), recipe_on_folds(), RunFolder(tmp_path)
+    task, train_rows = Retrieval(recipe, pairs), pairs.sketch_indices(0)
     reports: list[Report] = []
     train(recipe, folder, LocalRuntime(listener=reports.append))
-    assert [rows for rows, _ in judged] == 2 * [rewarded.tolist() for rewarded in task.folds().rewarded]
     names = {name for report in reports if report.kind == "metrics" for name in report.metrics if name.endswith("/reward")}
     parts = ("", "/without_fold_0", "/without_fold_1")
     assert names == {f"cost_weight_{weight}{part}/reward" for weight in (0.1, 0.3) for part in parts}
     [start] = [report for report in reports if report.kind == "start"]
     assert start.payload["epochs"] == 3 * 2 * 3
-    # What evaluation reads again: ranks of the drawings as drawn, whichever views were explored.
+    # Ranks of the drawings as drawn, whichever views were explored.
     student = Embedder("mobile_small", canvases=(16, 32)).eval()
     held_out = HeldOut.read(task, folder, student)
     assert held_out.sketches.tolist() == train_rows.tolist()
@@ -149,35 +194,14 @@ def test_policies_are_picked_on_folds_that_they_have_not_learnt_from(tmp_path: P
     read = selector_input(pairs.sketches.select(train_rows), tolerance=recipe.selector.tolerance, max_points=24)
     chosen = policy(*read).argmax(dim=1).numpy()
     assert held_out.flops[chosen].mean() <= 0.8 * held_out.flops[1]
+    checkpoint.remove(folder.fold_answers)
+    with pytest.raises(InputError, match=r"fold-answers is missing: remove .*selector, then resume"):
+        HeldOut.read(task, folder, student)
 
 
-def test_a_policy_that_learns_from_one_fold_is_as_if_the_other_did_not_exist(tmp_path: Path) -> None:
-    """The two policies of a price that left a fold out differ: each has seen other drawings."""
-    recipe = recipe_on_folds("selector.cost_weights=[0.3]", "selector.optimization.learning_rate=0.05")
-    found = []
-    for number, flipped in enumerate((False, True)):
-        folder = RunFolder(tmp_path / str(number))
-        seen: dict[str, float] = {}
-
-        def listener(report: Report, seen: dict[str, float] = seen) -> None:
-            seen.update({k: v for k, v in report.metrics.items() if "without_fold" in k})
-
-        pairs = small_pairs()
-        hidden = set(Retrieval(recipe, pairs).folds().rewarded[1].tolist())
-
-        def rollout(request: RolloutRequest, hidden: set[int] = hidden, flipped: bool = flipped) -> RolloutResult:
-            turned = np.array([flipped and s in hidden for s in request.sketches])
-            hit = (request.canvases == 1) != turned
-            return RolloutResult(np.where(hit, 1, 9), np.zeros(len(request), np.float32), np.ones(len(request)))
-
-        student = Embedder("mobile_small", canvases=(16, 32)).eval()
-        train_selector(
-            Retrieval(recipe, pairs), LocalRuntime(listener=listener), rollout, folder, student=student, sketches=pairs.sketch_indices(0)
-        )
-        found.append(seen)
-    # Turning the outcomes of fold 1 round changes nothing for the policy that leaves fold 1 out, and all for the other.
-    assert found[0]["cost_weight_0.3/without_fold_1/reward"] == found[1]["cost_weight_0.3/without_fold_1/reward"]
-    assert found[0]["cost_weight_0.3/without_fold_0/reward"] != found[1]["cost_weight_0.3/without_fold_0/reward"]
+def test_a_budget_that_no_policy_was_calibrated_to_is_refused() -> None:
+    with pytest.raises(InputError, match=r"calibrated to a share of 0\.7"):
+        pick(CANDIDATES, {"acc1": 0.5, "gflops": 1.0}, small_recipe("selector.budget=0.7").selector)
 
 
 def test_it_takes_two_folds_to_pick_on() -> None:
