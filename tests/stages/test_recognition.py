@@ -202,7 +202,7 @@ def test_ranking_losses_do_not_belong_to_recognition() -> None:
 def test_the_whole_pipeline_runs_and_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_words(tmp_path / "data" / "quickdraw", 16)
     file, run = tmp_path / "small.json", tmp_path / "run"
-    changes = ("teacher.optimization.epochs=6", "student.optimization.epochs=12", "student.optimization.learning_rate=0.003")
+    changes = ("selector.picked_on=folds", "teacher.optimization.epochs=6", "student.optimization.epochs=12", "student.optimization.learning_rate=0.003")
     file.write_text(recipe(*changes).model_dump_json())
     places = ["--data", str(tmp_path / "data"), "--cache", str(tmp_path / "cache"), "--track", "jsonl"]
     stopped = ["train", str(file), "--output", str(run), *places]
