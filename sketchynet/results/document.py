@@ -13,6 +13,8 @@ Prose outside the marks is never touched. Kinds of places:
     ceiling RECIPE           what a canvas for each sketch could bring at V2's cost, by the ranks of other seeds
     misses RECIPE            queries by the rank of their truth: what was drawn, and who finds them
     plot RECIPE              accuracy over FLOPs, means over the seeds (an image beside the document)
+    overview RECIPE…         the claims on several recipes, a column each
+    published RECIPE         published systems on QMUL, and the recipe's beside them
     beside RECIPE OTHER      one recipe's networks and V2 minus another's on the same queries
     experiment NAME [BASE]   a claim's recipe set: every variant, compared with the set's reference
     runs                     every run there is, with its id
@@ -33,6 +35,7 @@ from sketchynet.results.beside import beside_table
 from sketchynet.results.ceiling import ceiling_table
 from sketchynet.results.claims import Section, experiment_section
 from sketchynet.results.forest import forest_plot
+from sketchynet.results.overview import overview_table, published_table
 from sketchynet.results.pooling import (
     by_recipe,
     image_path,
@@ -48,7 +51,7 @@ from sketchynet.results.verdicts import claims_table
 
 _BEGIN = re.compile(r"^<!-- results: (?P<what>.+?) -->$")
 _END = "<!-- /results -->"
-_KINDS = "table RECIPE, claims RECIPE, canvases RECIPE, ceiling RECIPE, misses RECIPE, plot RECIPE, beside RECIPE OTHER, experiment NAME [BASE], runs"
+_KINDS = "table RECIPE, claims RECIPE, canvases RECIPE, ceiling RECIPE, misses RECIPE, plot RECIPE, published RECIPE, overview RECIPE…, beside RECIPE OTHER, experiment NAME [BASE], runs"
 
 
 def fill_document(document: Path, summaries: Sequence[Summary], *, images: Path | None) -> str:
@@ -102,9 +105,13 @@ def _place(
     kind, names = words[0], words[1:]
     if kind == "runs" and not names:
         text = _all_runs(summaries)
-    elif kind in ("table", "claims", "canvases", "ceiling", "misses", "plot") and len(names) == 1:
+    elif kind in ("table", "claims", "canvases", "ceiling", "misses", "plot", "published") and len(names) == 1:
         runs = by_recipe(summaries).get(names[0])
         text = f"*No finished run of `{names[0]}` yet.*" if not runs else _of_recipe(kind, runs, document, images)
+    elif kind == "overview" and names:
+        found = [by_recipe(summaries).get(name) for name in names]
+        missing = ", ".join(f"`{name}`" for name, runs in zip(names, found, strict=True) if not runs)
+        text = f"*No finished run of {missing} yet.*" if missing else overview_table([pool(runs) for runs in found if runs])
     elif kind == "beside" and len(names) == 2:
         ours, theirs = (by_recipe(summaries).get(name) for name in names)
         text = beside_table(pool(ours), pool(theirs)) if ours and theirs else f"*`{names[0]}` and `{names[1]}` need runs of both.*"
@@ -130,6 +137,8 @@ def _of_recipe(kind: str, runs: Sequence[Summary], document: Path, images: Path 
         return ceiling_table(pooled)
     if kind == "misses":
         return misses_table(pooled)
+    if kind == "published":
+        return published_table(pooled)
     return _picture(Section("", points=tuple(plot_points(pooled))), runs[0].recipe.name, document, images)
 
 

@@ -198,12 +198,16 @@ def pooled_table(pooled: Pool) -> str:
 
 def _heading(pooled: Pool) -> str:
     data = pooled.runs[0].values["data"]
-    seeds = f"{len(pooled.runs)} seed{'s' if len(pooled.runs) > 1 else ''}"
-    text = f"{data['queries']:,} test queries, {data['gallery_count']} to choose from, split `{data['split_hash']}`, {seeds}."
+    text = f"{data['queries']:,} test queries, {data['gallery_count']} to choose from, split `{data['split_hash']}`, {seeds_text(pooled)}."
     if data["leaks"]:
         pairs = ", ".join(" = ".join(pair) for pair in data["leaks"])
         text += f" The official split repeats pictures across its parts: {pairs}."
     return text
+
+
+def seeds_text(pooled: Pool) -> str:
+    """How many seeds there are."""
+    return f"{len(pooled.runs)} seed{'s' if len(pooled.runs) > 1 else ''}"
 
 
 def _systems(pooled: Pool) -> str:

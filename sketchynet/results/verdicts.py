@@ -9,7 +9,6 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from sketchynet.report import display_name
 from sketchynet.results.pooling import Pool, interval_text, markdown, percent, unrounded
 from sketchynet.results.summary import DEALT
 from sketchynet.retrieval import Interval
@@ -22,6 +21,8 @@ GOALS = {"shoes": 73 / 115, "chairs": 93 / 97}
 """Acc@1 of DenseNet-169 on QMUL Shoe-V1 and Chair-V1 (TC-Net, ACM MM 2019; printed as 63.48 and 95.88), of their 115 and 97
 test drawings: V2 is to reach it within the budget."""
 
+Row = tuple[str, str, str]
+"""A claim, its verdict, the figures behind it."""
 
 RULES = (
     "“Above” holds where the whole 95 % interval lies above zero, partly where the estimate does; “not below” and a goal "
@@ -31,8 +32,20 @@ RULES = (
 
 def claims_table(pooled: Pool) -> str:
     """Every claim that the runs can speak of, its verdict and the figures behind it, as Markdown."""
-    rows = [list(row) for row in (*_distillation(pooled), *_policy(pooled), *_goals(pooled))]
-    return markdown(["claim", "verdict", "figures"], rows) + f"\n\n{RULES}"
+    return markdown(["claim", "verdict", "figures"], claims(pooled)) + f"\n\n{RULES}"
+
+
+def claims(pooled: Pool) -> list[Row]:
+    """Every claim that the runs can speak of, its verdict and the figures behind it."""
+    return [*_distillation(pooled), *_policy(pooled), *_goals(pooled)]
+
+
+def within_budget(pooled: Pool) -> tuple[float, str] | None:
+    """The largest share of the FLOPs that lies within `QUERY_BUDGET`, and V2 calibrated to it; None where there is none."""
+    largest = pooled.figure(pooled.largest, "gflops").mean()
+    shares = {float(name.removeprefix("v2[<=")[:-1]): name for name in pooled.bracketed("v2[<=")}
+    within = [share for share in shares if share * largest <= QUERY_BUDGET]
+    return (max(within), shares[max(within)]) if within else None
 
 
 def above(gap: Interval) -> str:
@@ -43,9 +56,6 @@ def above(gap: Interval) -> str:
 def not_below(gap: Interval) -> str:
     """Verdict on a difference that is not to be below zero."""
     return "**holds**" if gap.value >= 0 else "partly" if gap.high >= 0 else "does not"
-
-
-Row = tuple[str, str, str]
 
 
 def _distillation(pooled: Pool) -> Iterator[Row]:
@@ -69,8 +79,8 @@ def _policy(pooled: Pool) -> Iterator[Row]:
     saved = float((pooled.figure(best, "gflops") / pooled.figure("v2", "gflops")).min())
     gap = pooled.difference("v2", best)
     verdict = not_below(gap) if saved >= PAPER_SAVING else "does not"
-    text = f"{interval_text(gap)} points at {saved:.2f}× fewer FLOPs (the least of the seeds)"
-    yield f"V2 is not below V1, at {PAPER_SAVING}× fewer FLOPs", verdict, text
+    text = f"{interval_text(gap)} points at {saved:.2f}× fewer FLOPs"
+    yield f"V2 is not below V1, at {PAPER_SAVING}× fewer FLOPs on every seed", verdict, text
     for rival, name in (
         ("mixture", "the best mixture of fixed canvases"),
         ("shuffled", "its own choices shuffled"),
@@ -85,11 +95,12 @@ def _policy(pooled: Pool) -> Iterator[Row]:
             text = f"{interval_text(gap)} points at {cost:.2f}× its FLOPs"
             yield f"V2 is above {name}", above(gap), text
     spent = pooled.figure("v2", "gflops").mean()
-    for size in reversed(pooled.canvases):
-        system = f"v1@{size}"
-        if pooled.figure(system, "gflops").mean() <= spent:
-            gap = pooled.difference("v2", system)
-            yield f"V2 is above {display_name(system)}, which costs no more", above(gap), f"{interval_text(gap)} points"
+    cheaper = [size for size in reversed(pooled.canvases) if pooled.figure(f"v1@{size}", "gflops").mean() <= spent]
+    if cheaper:
+        gaps = [pooled.difference("v2", f"v1@{size}") for size in cheaper]
+        least = min((above(gap) for gap in gaps), key=("does not", "partly", "**holds**").index)
+        text = "; ".join(f"{size}: {interval_text(gap)} points" for size, gap in zip(cheaper, gaps, strict=True))
+        yield "V2 is above V1 at every canvas that costs no more", least, text
     counts = np.array([run.values["canvas_counts"] for run in pooled.runs])
     used = int((counts > 0).sum(axis=1).min())
     shares = ", ".join(
@@ -103,12 +114,10 @@ def _goals(pooled: Pool) -> Iterator[Row]:
     if "v2" not in pooled.systems:
         return
     yield from _reached(pooled, "v2", "V2")
-    largest = pooled.figure(pooled.largest, "gflops").mean()
-    shares = {float(name.removeprefix("v2[<=")[:-1]): name for name in pooled.bracketed("v2[<=")}
-    within = [share for share in shares if share * largest <= QUERY_BUDGET]
-    if within:
-        share = max(within)
-        yield from _reached(pooled, shares[share], f"V2, calibrated to {100 * share:.0f} % of the largest canvas,")
+    budget = within_budget(pooled)
+    if budget is not None:
+        share, system = budget
+        yield from _reached(pooled, system, f"V2, calibrated to {100 * share:.0f} % of the largest canvas,")
 
 
 def _reached(pooled: Pool, system: str, name: str) -> Iterator[Row]:

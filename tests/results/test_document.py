@@ -11,7 +11,7 @@ from sketchynet.results.document import fill_document
 from sketchynet.results.summary import read_summaries, write_summary
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-KINDS = ("table tiny", "claims tiny", "canvases tiny", "plot tiny", "experiment claim", "experiment claim tiny", "runs", "table absent")
+KINDS = ("table tiny", "claims tiny", "canvases tiny", "plot tiny", "overview tiny tiny", "experiment claim", "experiment claim tiny", "runs", "table absent", "overview tiny absent")
 
 
 def _document(folder: Path, *places: str) -> Path:
