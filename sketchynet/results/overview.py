@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from sketchynet.errors import InputError
 from sketchynet.report import display_name
 from sketchynet.results.pooling import Pool, interval_text, markdown, seeds_text
-from sketchynet.results.verdicts import GOALS, claims, within_budget
+from sketchynet.results.verdicts import GOALS, RULES, claims, within_budget
 
 PUBLISHED = (
     ("Triplet-SN, CVPR 2016", "Sketch-a-Net", 52.17, 72.16),
@@ -32,7 +32,7 @@ def overview_table(pools: Sequence[Pool]) -> str:
     for claim in shared:
         cells = [rows.get(claim, ("–", "")) for rows in told]
         rows.append([claim, *(f"{verdict} {figures}".strip() for verdict, figures in cells)])
-    return markdown(columns, rows)
+    return markdown(columns, rows) + f"\n\n{RULES}"
 
 
 def published_table(pooled: Pool) -> str:

@@ -13,7 +13,7 @@ from sketchynet.results.pooling import Pool, pool
 
 
 def _rows(table: str) -> list[list[str]]:
-    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table.split("\n")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table.split("\n\n")[0].split("\n")]
 
 
 def _without_v2(name: str) -> Pool:
