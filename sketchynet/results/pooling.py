@@ -87,7 +87,11 @@ class Pool:
 
     def difference(self, first: str, second: str, scope: str = "all") -> Interval:
         """Mean difference of two systems in Acc@1 over seeds and queries, with its 95 % interval."""
-        gap = self.mean_hits(first) - self.mean_hits(second)
+        return self.mean_difference([(first, second)], scope)
+
+    def mean_difference(self, pairs: Sequence[tuple[str, str]], scope: str = "all") -> Interval:
+        """As `difference`, in the mean over pairs of systems, as one network and another at every canvas."""
+        gap = np.mean([self.mean_hits(first) - self.mean_hits(second) for first, second in pairs], axis=0)
         return unrounded(bootstrap_interval(gap[self.runs[0].scope(scope)], resamples=RESAMPLES))
 
 

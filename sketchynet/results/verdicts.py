@@ -64,6 +64,10 @@ def _distillation(pooled: Pool) -> Iterator[Row]:
     if direct in known:
         gap = pooled.difference(best, direct)
         yield "V1 is above the directly trained student", above(gap), f"{interval_text(gap)} points"
+    pairs = [(f"v1@{size}", f"direct@{size}") for size in pooled.canvases if f"direct@{size}" in known]
+    if len(pairs) > 1:
+        gap = pooled.mean_difference(pairs)
+        yield "V1 is above the directly trained student, in the mean over the canvases", above(gap), f"{interval_text(gap)} points"
     if "full" in known:
         gap = pooled.difference(best, "full")
         saved = pooled.figure("full", "gflops").mean() / pooled.figure(best, "gflops").mean()
