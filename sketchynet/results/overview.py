@@ -52,8 +52,9 @@ def published_table(pooled: Pool) -> str:
     budget = within_budget(pooled)
     if budget is not None:
         named[budget[1]] = f"SketchyNetV2 at {100 * budget[0]:.0f} % of the largest canvas"
+    recipe = pooled.runs[0].recipe
     for system, name in named.items():
-        network = pooled.runs[0].recipe.student.network if system != "full" else pooled.runs[0].recipe.teacher.network
+        network = recipe.teacher.network if system == "full" else recipe.student.network
         accuracy = [interval_text(pooled.accuracy(system, category), signed=False) for category in ("shoes", "chairs")]
-        rows.append([name, f"{network.backbone}", f"{pooled.figure(system, 'gflops').mean():.3f}", *accuracy])
+        rows.append([name, network.backbone, f"{pooled.figure(system, 'gflops').mean():.3f}", *accuracy])
     return markdown(["system", "backbone", "GFLOPs a query", "shoes, Acc@1", "chairs, Acc@1"], rows)
